@@ -1,0 +1,214 @@
+// Package v1alpha1 holds the Go types of Gatehouse's own kinds (API group gatehouse.dev). The comments on the fields
+// are the reference documentation. It promises that a field name, once here, is kept.
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Group and version of the kinds.
+const (
+	Group   = "gatehouse.dev"
+	Version = "v1alpha1"
+)
+
+// TargetRef names an object in the policy's own namespace (or a cluster-wide one) that a policy attaches to.
+type TargetRef struct {
+	// Group of the target: gateway.networking.k8s.io, networking.k8s.io, gatehouse.dev, or "" for a Service.
+	Group string `json:"group"`
+	// Kind of the target, for example Gateway, IngressClass, Ingress, HTTPRoute, Service.
+	Kind string `json:"kind"`
+	// Name of the target.
+	Name string `json:"name"`
+	// SectionName narrows the policy to one listener of a Gateway or one named rule of a route.
+	SectionName string `json:"sectionName,omitempty"`
+}
+
+// Backend is a set of endpoints outside the cluster's Services, by address or DNS name.
+type Backend struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   BackendSpec  `json:"spec"`
+	Status PolicyStatus `json:"status,omitempty"`
+}
+
+// BackendSpec is what a Backend consists of.
+type BackendSpec struct {
+	// Endpoints that answer alike. At least one.
+	Endpoints []BackendEndpoint `json:"endpoints"`
+	// TLS to the endpoints; absent: cleartext.
+	TLS *BackendTLS `json:"tls,omitempty"`
+}
+
+// BackendEndpoint is one endpoint: exactly one of address and hostname.
+type BackendEndpoint struct {
+	// Address is an IPv4 or IPv6 address.
+	Address string `json:"address,omitempty"`
+	// Hostname is a DNS name, resolved again at its TTL.
+	Hostname string `json:"hostname,omitempty"`
+	// Port of the endpoint, 1 to 65535.
+	Port int32 `json:"port"`
+}
+
+// BackendTLS is how TLS is spoken to a Backend, in the terms of BackendTLSPolicy.
+type BackendTLS struct {
+	// Hostname is sent as SNI and must be in the certificate.
+	Hostname string `json:"hostname"`
+	// WellKnownCACertificates: System trusts the machine's roots.
+	WellKnownCACertificates string `json:"wellKnownCACertificates,omitempty"`
+	// CACertificateRefs name Secrets or ConfigMaps with the key ca.crt.
+	CACertificateRefs []gatewayv1.LocalObjectReference `json:"caCertificateRefs,omitempty"`
+	// ClientCertificateRef names a Secret of type kubernetes.io/tls that is shown to the backend.
+	ClientCertificateRef *gatewayv1.SecretObjectReference `json:"clientCertificateRef,omitempty"`
+}
+
+// ProtectionPolicy guards what it is attached to.
+type ProtectionPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ProtectionPolicySpec `json:"spec"`
+	Status PolicyStatus         `json:"status,omitempty"`
+}
+
+// ProtectionPolicySpec attaches one bundle, as defaults or as overrides (GEP-713): exactly one of the two.
+type ProtectionPolicySpec struct {
+	// TargetRefs name what the policy is attached to.
+	TargetRefs []TargetRef `json:"targetRefs"`
+	// Defaults hold where nothing nearer to the route says otherwise.
+	Defaults *Protection `json:"defaults,omitempty"`
+	// Overrides hold whatever nearer policies say.
+	Overrides *Protection `json:"overrides,omitempty"`
+}
+
+// Protection is the bundle of a ProtectionPolicy; levels combine per field, cors as a whole.
+type Protection struct {
+	// CORS in the terms of the HTTPRoute filter (GEP-1767).
+	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
+	// Sizes bounds bodies.
+	Sizes *Sizes `json:"sizes,omitempty"`
+}
+
+// Sizes bounds bodies; a body at the limit passes.
+type Sizes struct {
+	// RequestBody is the largest request body; a larger one is answered 413.
+	RequestBody *resource.Quantity `json:"requestBody,omitempty"`
+	// ResponseBody is the largest response body; a larger one is answered 502, or cut off once it has begun.
+	ResponseBody *resource.Quantity `json:"responseBody,omitempty"`
+}
+
+// ClientTrafficPolicy says how a listener treats its clients. Of two for one target the oldest wins.
+type ClientTrafficPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ClientTrafficPolicySpec `json:"spec"`
+	Status PolicyStatus            `json:"status,omitempty"`
+}
+
+// ClientTrafficPolicySpec is what a ClientTrafficPolicy consists of.
+type ClientTrafficPolicySpec struct {
+	// TargetRefs name Gateways (sectionName: one listener) or IngressClasses.
+	TargetRefs []TargetRef `json:"targetRefs"`
+	// ClientAddress says whom to believe about the client's address. Absent: the peer is the client.
+	ClientAddress *ClientAddress `json:"clientAddress,omitempty"`
+	// TLS settings of HTTPS listeners.
+	TLS *ClientTLS `json:"tls,omitempty"`
+	// Path says how odd paths are treated.
+	Path *PathHygiene `json:"path,omitempty"`
+	// Limits on what a client sends.
+	Limits *ClientLimits `json:"limits,omitempty"`
+	// Timeouts on clients.
+	Timeouts *ClientTimeouts `json:"timeouts,omitempty"`
+}
+
+// ClientAddress says where the client's address is read.
+type ClientAddress struct {
+	Source ClientAddressSource `json:"source"`
+	// TrustedCIDRs are the proxies that are believed: the client is the rightmost address that is not in them.
+	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
+}
+
+// ClientAddressSource is XForwardedFor, ProxyProtocol, or Header with the header's name.
+type ClientAddressSource struct {
+	Type   string `json:"type"`
+	Header string `json:"header,omitempty"`
+}
+
+// ClientTLS is TLS towards clients.
+type ClientTLS struct {
+	// MinVersion is "1.2" (default) or "1.3".
+	MinVersion string `json:"minVersion,omitempty"`
+	// ALPN protocols offered, in order: h2, http/1.1.
+	ALPN []string `json:"alpn,omitempty"`
+}
+
+// PathHygiene overrides how odd paths are treated.
+type PathHygiene struct {
+	// EscapedSlashes (%2F, %5C) are rejected (Reject) or kept as they are (Keep).
+	EscapedSlashes string `json:"escapedSlashes,omitempty"`
+	// EmptySegments ("//") are merged (Merge) or kept (Keep).
+	EmptySegments string `json:"emptySegments,omitempty"`
+}
+
+// ClientLimits bounds what a client sends; at the limit it passes.
+type ClientLimits struct {
+	HeaderBytes      *resource.Quantity `json:"headerBytes,omitempty"`
+	HeaderCount      *int32             `json:"headerCount,omitempty"`
+	RequestLineBytes *resource.Quantity `json:"requestLineBytes,omitempty"`
+	Streams          *int32             `json:"streams,omitempty"`
+}
+
+// ClientTimeouts bounds how long a client may take. "0s" turns one off.
+type ClientTimeouts struct {
+	// Header is the time for a request's head (default 10s).
+	Header *gatewayv1.Duration `json:"header,omitempty"`
+	// Idle is how long a kept connection waits for the next request (default 90s).
+	Idle *gatewayv1.Duration `json:"idle,omitempty"`
+	// StreamIdle ends an upgraded connection on which nothing moves (default off).
+	StreamIdle *gatewayv1.Duration `json:"streamIdle,omitempty"`
+}
+
+// GatewayParameters configure a GatewayClass, a Gateway or an IngressClass; the nearest wins.
+type GatewayParameters struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   GatewayParametersSpec `json:"spec"`
+	Status PolicyStatus          `json:"status,omitempty"`
+}
+
+// GatewayParametersSpec is what GatewayParameters consist of.
+type GatewayParametersSpec struct {
+	// DefaultCertificateRef names the certificate for TLS clients whose server name no other certificate covers.
+	DefaultCertificateRef *gatewayv1.SecretObjectReference `json:"defaultCertificateRef,omitempty"`
+	// HTTPSRedirect answers HTTP with a redirect to HTTPS. Default: true for an IngressClass, for hosts with TLS; false
+	// for a Gateway.
+	HTTPSRedirect *bool `json:"httpsRedirect,omitempty"`
+	// HSTS adds Strict-Transport-Security to answers over TLS. Absent: off.
+	HSTS *HSTS `json:"hsts,omitempty"`
+	// BackendAddresses opens exceptions to the addresses that are refused as backends.
+	BackendAddresses *BackendAddresses `json:"backendAddresses,omitempty"`
+}
+
+// HSTS is RFC 6797's policy.
+type HSTS struct {
+	// MaxAge is how long browsers remember it.
+	MaxAge gatewayv1.Duration `json:"maxAge"`
+	// IncludeSubDomains extends it to all subdomains.
+	IncludeSubDomains bool `json:"includeSubDomains,omitempty"`
+}
+
+// BackendAddresses is a list of networks that backends may lie in though they are refused by default.
+type BackendAddresses struct {
+	Allow []string `json:"allow,omitempty"`
+}
+
+// PolicyStatus has one entry per ancestor (GEP-713).
+type PolicyStatus struct {
+	Ancestors  []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
+	Conditions []metav1.Condition               `json:"conditions,omitempty"`
+}

@@ -1,0 +1,145 @@
+// Package policy is the contract between the edge and its policies. A policy is a Step: what it is called, where users
+// write it, in which phase it runs, and how its spec is merged and compiled to hooks. Every fault in a
+// spec is found when it is compiled; a hook only decides. No hook blocks: what has to wait does so in Verdict.Wait.
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/fact"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
+)
+
+// Phase is a fixed place in the life of an exchange. Steps run in the order of their phases.
+type Phase uint8
+
+// The phases in which steps run, in their order.
+const (
+	Protect Phase = iota
+	LimitEarly
+	Authenticate
+	Authorise
+	Limit
+	Validate
+	TransformRequest
+	Cache
+	Balance
+	TransformResponse
+)
+
+var phaseNames = [...]string{"protect", "limit early", "authenticate", "authorise", "limit", "validate",
+	"transform request", "cache", "balance and forward", "transform response"}
+
+func (p Phase) String() string { return phaseNames[p] }
+
+// ParsePhase is the inverse of String.
+func ParsePhase(s string) (Phase, bool) {
+	for i, n := range phaseNames {
+		if n == s {
+			return Phase(i), true
+		}
+	}
+	return 0, false
+}
+
+// Source is a place where users write a step: a field of a policy kind, or a filter of a route.
+type Source struct {
+	Kind   string // "ProtectionPolicy"; empty for a filter
+	Field  string // "sizes"
+	Filter string // an HTTPRoute filter's type, "RequestHeaderModifier"; its spec is the JSON of that filter's own field
+}
+
+// Step describes one policy. It is a value in builtin's ordered list.
+type Step struct {
+	Name    string // "headers": also the folder below policy/
+	Sources []Source
+	// Phase says where a spec runs; the spec is one that New made.
+	Phase func(Spec) Phase
+	// New returns an empty spec to decode JSON into.
+	New func() Spec
+	// Refs lists the references in a spec to secrets, clusters and data, by field path; nil: none.
+	Refs func(Spec) []Ref
+	// Merge lays inner over outer, both of this step and attached at two levels; nil: they do not merge, both run.
+	Merge func(outer, inner Spec) Spec
+	// Facts tells the audit what a spec does; nil: nothing that can repeat or contradict.
+	Facts func(Spec) []fact.Fact
+}
+
+// Spec is a step's configuration. Its JSON shape is that of the place where users write it.
+type Spec interface {
+	// Compile checks the spec and returns its hooks. A fault is a *diag.Problem, or several joined by errors.Join; its
+	// path is relative to the spec.
+	Compile(Env) (Handler, error)
+}
+
+// Decode decodes raw into a new spec of the step. A field that the spec does not know is ignored: the CRD's schema refuses those.
+func (s *Step) Decode(raw []byte) (Spec, error) {
+	spec := s.New()
+	if err := json.Unmarshal(raw, spec); err != nil {
+		return nil, err
+	}
+	return spec, nil
+}
+
+// Ref is a reference from a spec to something outside it.
+type Ref struct {
+	Path      string // "secretRef"
+	Kind      string // "Secret", "Service", "Backend", "ConfigMap"
+	Namespace string // empty: that of the object
+	Name      string
+	Port      int32
+}
+
+// Handler is a compiled step. A nil hook is not called. Hooks run on the exchange's owner, one at a time.
+type Handler struct {
+	// Request runs when the head is there and no backend is chosen yet.
+	Request func(*exchange.Exchange) Verdict
+	// Response runs before any head goes to the client, the edge's own answers included, in reverse order of Request, for
+	// the steps whose Request ran (or that have none and come before the one that decided).
+	Response func(*exchange.Exchange) Verdict
+	// RequestData and ResponseData see body bytes stream past and return what goes on instead; end marks the last call. The
+	// returned slice may be p, or the step's own room, valid until its next call.
+	RequestData  func(x *exchange.Exchange, p []byte, end bool) ([]byte, Verdict)
+	ResponseData func(x *exchange.Exchange, p []byte, end bool) ([]byte, Verdict)
+	// Done runs exactly once for each exchange for which Request ran, also after an abort.
+	Done func(*exchange.Exchange)
+	// Body and ResponseBody are how many bytes of body must be there before Request (Response) runs; a body over it is
+	// answered 413 (502 response_too_large). 0: none needed.
+	Body, ResponseBody int64
+}
+
+// Verdict is what a hook decides. The zero Verdict lets the exchange go on.
+type Verdict struct {
+	Status int    // of the answer, 0: go on
+	Reason string // stable word: "ip_not_allowed"
+	Detail string // for explain and the log, never for the client
+	Header []exchange.Field
+	Body   []byte
+	// Wait, if not nil, runs where waiting is allowed and touches no Exchange (it copies what it needs first); what it
+	// returns runs on the exchange's owner, never after an abort.
+	Wait func(context.Context) func(*exchange.Exchange) Verdict
+}
+
+// Env is what a step may use of the world when it is compiled. Each part is small; a step names what it needs.
+type Env struct {
+	Target  string // the object the step is attached to, for messages
+	Refs    map[string]string
+	Secret  SecretStore
+	HTTP    Doer
+	Live    func(key string, open func(context.Context) (any, error)) (any, error)
+	Cluster func(handle string) (Doer, error)
+}
+
+// SecretStore gives secret material by handle, nil when it is not there. It is asked at each use: material is swapped
+// without a rebuild.
+type SecretStore interface {
+	Lookup(handle string) *secret.Material
+}
+
+// Doer makes one HTTP call; only a Verdict.Wait or a Live value's background work may call it. It honours the request's context.
+type Doer interface {
+	Do(*http.Request) (*http.Response, error)
+}
