@@ -31,7 +31,9 @@ type Backend struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   BackendSpec  `json:"spec"`
+	// Spec is what the user writes.
+	Spec BackendSpec `json:"spec"`
+	// Status is what Gatehouse concluded; it is ignored in files.
 	Status PolicyStatus `json:"status,omitempty"`
 }
 
@@ -70,8 +72,10 @@ type ProtectionPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   ProtectionPolicySpec `json:"spec"`
-	Status PolicyStatus         `json:"status,omitempty"`
+	// Spec is what the user writes.
+	Spec ProtectionPolicySpec `json:"spec"`
+	// Status is what Gatehouse concluded; it is ignored in files.
+	Status PolicyStatus `json:"status,omitempty"`
 }
 
 // ProtectionPolicySpec attaches one bundle, as defaults or as overrides (GEP-713): exactly one of the two.
@@ -86,10 +90,28 @@ type ProtectionPolicySpec struct {
 
 // Protection is the bundle of a ProtectionPolicy; levels combine per field, cors as a whole.
 type Protection struct {
-	// CORS in the terms of the HTTPRoute filter (GEP-1767).
-	CORS *gatewayv1.HTTPCORSFilter `json:"cors,omitempty"`
+	// CORS says which origins may read the answers (the Fetch standard's CORS protocol), in the terms of the HTTPRoute
+	// filter (GEP-1767).
+	CORS *CORS `json:"cors,omitempty"`
 	// Sizes bounds bodies.
 	Sizes *Sizes `json:"sizes,omitempty"`
+}
+
+// CORS says which origins may read the answers. It has the fields of the HTTPRoute filter, but maxAge is a duration.
+type CORS struct {
+	// AllowOrigins are scheme://host[:port], with one leading wildcard label in the host (https://*.example.com), or "*"
+	// alone. Default: none.
+	AllowOrigins []string `json:"allowOrigins,omitempty"`
+	// AllowMethods are the methods that a preflight allows, or "*" alone. GET, HEAD and POST are always allowed.
+	AllowMethods []string `json:"allowMethods,omitempty"`
+	// AllowHeaders are the request headers that a preflight allows beyond the safelisted ones, or "*" alone.
+	AllowHeaders []string `json:"allowHeaders,omitempty"`
+	// ExposeHeaders are the response headers that scripts may read beyond the safelisted ones, or "*" alone.
+	ExposeHeaders []string `json:"exposeHeaders,omitempty"`
+	// AllowCredentials lets cookies and Authorization go along. Default false.
+	AllowCredentials *bool `json:"allowCredentials,omitempty"`
+	// MaxAge is how long a browser may keep the answer to a preflight (GEP-2257, whole seconds). Default 5s.
+	MaxAge *gatewayv1.Duration `json:"maxAge,omitempty"`
 }
 
 // Sizes bounds bodies; a body at the limit passes.
@@ -105,8 +127,10 @@ type ClientTrafficPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   ClientTrafficPolicySpec `json:"spec"`
-	Status PolicyStatus            `json:"status,omitempty"`
+	// Spec is what the user writes.
+	Spec ClientTrafficPolicySpec `json:"spec"`
+	// Status is what Gatehouse concluded; it is ignored in files.
+	Status PolicyStatus `json:"status,omitempty"`
 }
 
 // ClientTrafficPolicySpec is what a ClientTrafficPolicy consists of.
@@ -127,6 +151,7 @@ type ClientTrafficPolicySpec struct {
 
 // ClientAddress says where the client's address is read.
 type ClientAddress struct {
+	// Source is what carries the client's address when a trusted proxy is the peer.
 	Source ClientAddressSource `json:"source"`
 	// TrustedCIDRs are the proxies that are believed: the client is the rightmost address that is not in them.
 	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
@@ -134,7 +159,9 @@ type ClientAddress struct {
 
 // ClientAddressSource is XForwardedFor, ProxyProtocol, or Header with the header's name.
 type ClientAddressSource struct {
-	Type   string `json:"type"`
+	// Type is XForwardedFor, ProxyProtocol (version 1 or 2) or Header.
+	Type string `json:"type"`
+	// Header is the name of the header that holds one address; with type Header only.
 	Header string `json:"header,omitempty"`
 }
 
@@ -156,10 +183,14 @@ type PathHygiene struct {
 
 // ClientLimits bounds what a client sends; at the limit it passes.
 type ClientLimits struct {
-	HeaderBytes      *resource.Quantity `json:"headerBytes,omitempty"`
-	HeaderCount      *int32             `json:"headerCount,omitempty"`
+	// HeaderBytes is the largest header section; a larger one is answered 431. Default 64Ki.
+	HeaderBytes *resource.Quantity `json:"headerBytes,omitempty"`
+	// HeaderCount is the largest number of header fields; more are answered 431. Default 128.
+	HeaderCount *int32 `json:"headerCount,omitempty"`
+	// RequestLineBytes is the longest request line; a longer one is answered 414. Default 16Ki.
 	RequestLineBytes *resource.Quantity `json:"requestLineBytes,omitempty"`
-	Streams          *int32             `json:"streams,omitempty"`
+	// Streams is how many streams one HTTP/2 connection may have open. Default 100.
+	Streams *int32 `json:"streams,omitempty"`
 }
 
 // ClientTimeouts bounds how long a client may take. "0s" turns one off.
@@ -177,8 +208,10 @@ type GatewayParameters struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   GatewayParametersSpec `json:"spec"`
-	Status PolicyStatus          `json:"status,omitempty"`
+	// Spec is what the user writes.
+	Spec GatewayParametersSpec `json:"spec"`
+	// Status is what Gatehouse concluded; it is ignored in files.
+	Status PolicyStatus `json:"status,omitempty"`
 }
 
 // GatewayParametersSpec is what GatewayParameters consist of.
@@ -204,11 +237,14 @@ type HSTS struct {
 
 // BackendAddresses is a list of networks that backends may lie in though they are refused by default.
 type BackendAddresses struct {
+	// Allow lists networks (169.254.20.10/32).
 	Allow []string `json:"allow,omitempty"`
 }
 
 // PolicyStatus has one entry per ancestor (GEP-713).
 type PolicyStatus struct {
-	Ancestors  []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
-	Conditions []metav1.Condition               `json:"conditions,omitempty"`
+	// Ancestors has one entry per Gateway, IngressClass or other object that the policy acts through.
+	Ancestors []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
+	// Conditions of a kind that attaches to nothing, such as Backend.
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
