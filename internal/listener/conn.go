@@ -1,0 +1,367 @@
+package listener
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	handshakeTime = 5 * time.Second // for the PROXY protocol header and the TLS handshake together
+	slack         = time.Second     // how much later than wanted a deadline may fall
+	lingerTime    = 2 * time.Second
+	lingerBytes   = 64 << 10
+)
+
+// States of a connection, as bits.
+const (
+	idle     = 1 << iota // waits for a request
+	stopping             // told to end
+)
+
+// Conn is a client's connection. Its owner, one goroutine at a time, calls its methods; only Closing and Close may be
+// called by others at the same time.
+type Conn struct {
+	// Group and Port are those of the listeners the connection was accepted for.
+	Group string
+	Port  uint16
+
+	nc    net.Conn     // what is read and written: tls, or tcp
+	tcp   *net.TCPConn // nil for a connection made by Wrap from something else
+	raw   syscall.RawConn
+	tls   *tls.Conn
+	tstat *tls.ConnectionState
+	sock  *socket // nil for a connection made by Wrap
+	meta  *Socket
+
+	peer, rawPeer netip.AddrPort
+	state         atomic.Uint32
+	readEnd       time.Time // the deadline set on the socket; zero: none
+	writeEnd      time.Time
+
+	// stage is bytes read from the socket that nc has not had yet: what followed a PROXY header, or a TLS record read into a
+	// pooled buffer, which goes back to its pool when the last byte is taken.
+	stage     []byte
+	stageBuf  []byte
+	stagePool Buffers
+	parked    bool // reading below TLS must not touch the socket: only what is in stage
+
+	recv func(fd uintptr) bool // receive as a value, made once
+	wait waiting
+	poll polling
+}
+
+// waiting is the arguments and results of receive.
+type waiting struct {
+	pool Buffers
+	once bool
+	buf  []byte
+	n    int
+	err  error
+}
+
+// Buffers is a pool of buffers of at least a few KiB. Take never returns an empty one.
+type Buffers interface {
+	Take() []byte
+	Give([]byte)
+}
+
+// errParked is what crypto/tls sees instead of waiting for the socket. It is temporary, so that the connection goes on.
+var errParked net.Error = parkedError{}
+
+type parkedError struct{}
+
+func (parkedError) Error() string   { return "listener: nothing to read yet" }
+func (parkedError) Timeout() bool   { return true }
+func (parkedError) Temporary() bool { return true }
+
+func newConn(tcp *net.TCPConn, k *socket, m *Socket) *Conn {
+	c := &Conn{nc: tcp, tcp: tcp, sock: k, meta: m, Group: m.Group, Port: m.Port}
+	c.state.Store(idle)
+	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
+		c.rawPeer = unmap(a.AddrPort())
+	}
+	c.peer = c.rawPeer
+	if raw, err := tcp.SyscallConn(); err == nil {
+		c.raw = raw
+		c.recv = c.receive
+	}
+	return c
+}
+
+// Wrap makes a connection of nc, which need not be TCP, for tests and in-memory networks. m.Bind is not used; TLS and
+// the PROXY protocol work as on a socket, with conf the TLS configuration when m.TLS is not nil.
+func Wrap(nc net.Conn, m *Socket, conf *tls.Config) *Conn {
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		c := newConn(tcp, nil, m)
+		if m.TLS != nil {
+			c.tls = tls.Server(&wire{Conn: nc, c: c}, conf)
+		}
+		return c
+	}
+	c := &Conn{nc: nc, meta: m, Group: m.Group, Port: m.Port}
+	c.state.Store(idle)
+	if ap, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
+		c.rawPeer, c.peer = unmap(ap), unmap(ap)
+	}
+	if m.TLS != nil {
+		c.tls = tls.Server(&wire{Conn: nc, c: c}, conf)
+	}
+	return c
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// Handshake reads the PROXY protocol header, if the socket wants one, and does the TLS handshake, if it speaks TLS. Both
+// together have 5 s. After an error the connection must be closed. It is called once, before anything is read.
+func (c *Conn) Handshake() error {
+	if !c.meta.Proxy && c.meta.TLS == nil {
+		return nil
+	}
+	low := c.low()
+	if err := low.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return err
+	}
+	if c.meta.Proxy {
+		if err := c.readProxy(low); err != nil {
+			c.count(func(n *counters) { n.proxy.Add(1) })
+			return err
+		}
+	}
+	if c.meta.TLS != nil {
+		if c.tls == nil {
+			c.tls = tls.Server(&wire{Conn: low, c: c}, c.sock.tls.Config())
+		}
+		if err := c.tls.Handshake(); err != nil {
+			c.count(func(n *counters) { n.tls.Add(1) })
+			return err
+		}
+		st := c.tls.ConnectionState()
+		c.nc, c.tstat = c.tls, &st
+	}
+	c.readEnd, c.writeEnd = time.Time{}, time.Time{}
+	if err := low.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (c *Conn) count(f func(*counters)) {
+	if c.sock != nil {
+		f(&c.sock.set.stats)
+	}
+}
+
+// low is the connection below TLS.
+func (c *Conn) low() net.Conn {
+	if c.tcp != nil {
+		return c.tcp
+	}
+	if c.tls != nil && c.nc == net.Conn(c.tls) {
+		return c.tls.NetConn().(*wire).Conn
+	}
+	return c.nc
+}
+
+// Peer is who connected: the source in the PROXY protocol header where there is one, else RawPeer.
+func (c *Conn) Peer() netip.AddrPort { return c.peer }
+
+// RawPeer is the other end of the TCP connection.
+func (c *Conn) RawPeer() netip.AddrPort { return c.rawPeer }
+
+// TLS is what the handshake agreed on, nil on a connection in clear text and before the handshake.
+func (c *Conn) TLS() *tls.ConnectionState { return c.tstat }
+
+// SNI is the name that the client asked for in the handshake, "" if none.
+func (c *Conn) SNI() string {
+	if c.tstat == nil {
+		return ""
+	}
+	return c.tstat.ServerName
+}
+
+// Raw is the TCP connection below, nil on an in-memory network. Reading from it past this Conn loses bytes.
+func (c *Conn) Raw() *net.TCPConn { return c.tcp }
+
+// Read reads like net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.tls == nil && len(c.stage) > 0 {
+		return c.unstage(p), nil
+	}
+	return c.nc.Read(p)
+}
+
+func (c *Conn) unstage(p []byte) int {
+	n := copy(p, c.stage)
+	if c.stage = c.stage[n:]; len(c.stage) == 0 {
+		c.stage = nil
+		if c.stagePool != nil {
+			c.stagePool.Give(c.stageBuf)
+			c.stageBuf, c.stagePool = nil, nil
+		}
+	}
+	return n
+}
+
+// ReadPooled waits until there is something to read, without holding a buffer while it waits, and reads it into one from
+// pool, which then belongs to the caller. On an error no buffer is handed out. A connection told to stop while it waited
+// looks once more for bytes that came at the same moment, so that a request already there is still served.
+func (c *Conn) ReadPooled(pool Buffers) (buf []byte, n int, err error) {
+	if c.raw == nil || (c.tls == nil && len(c.stage) > 0) {
+		b := pool.Take()
+		if n, err = c.Read(b); n > 0 {
+			return b, n, nil
+		}
+		pool.Give(b)
+		return nil, 0, err
+	}
+	if c.tls == nil {
+		return c.await(pool)
+	}
+	for {
+		b := pool.Take()
+		c.parked = true
+		n, err = c.tls.Read(b)
+		c.parked = false
+		if n > 0 {
+			return b, n, nil // an error, if there is one, comes again with the next read
+		}
+		pool.Give(b)
+		if err != nil && !errors.Is(err, errParked) {
+			return nil, 0, err
+		}
+		raw, n, err := c.await(pool)
+		switch {
+		case errors.Is(err, io.EOF): // let TLS judge whether the end may come here
+			var one [1]byte
+			if n, err = c.tls.Read(one[:]); n == 0 {
+				return nil, 0, err
+			}
+			return nil, 0, io.ErrUnexpectedEOF
+		case err != nil:
+			return nil, 0, err
+		}
+		c.stage, c.stageBuf, c.stagePool = raw[:n], raw, pool
+	}
+}
+
+// await reads from the socket into a buffer taken when bytes are there.
+func (c *Conn) await(pool Buffers) ([]byte, int, error) {
+	c.wait = waiting{pool: pool}
+	err := c.raw.Read(c.recv)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.state.Load()&stopping != 0 {
+		c.readEnd = time.Time{}
+		if e := c.tcp.SetReadDeadline(time.Time{}); e == nil {
+			c.wait.once = true
+			if e = c.raw.Read(c.recv); e == nil && c.wait.buf != nil {
+				err = nil
+			}
+		}
+	}
+	w := c.wait
+	c.wait = waiting{}
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case w.err == nil && w.n > 0:
+		return w.buf, w.n, nil
+	}
+	if w.buf != nil {
+		pool.Give(w.buf)
+	}
+	if w.err == nil {
+		w.err = io.EOF
+	}
+	return nil, 0, w.err
+}
+
+// receive is called by the runtime's poller until it returns true: false means wait until the socket is readable.
+func (c *Conn) receive(fd uintptr) bool {
+	b := c.wait.pool.Take()
+	for {
+		n, err := unix.Read(int(fd), b)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			c.wait.pool.Give(b)
+			return c.wait.once
+		case err != nil:
+			c.wait.buf, c.wait.n, c.wait.err = b, 0, os.NewSyscallError("read", err)
+			return true
+		}
+		c.wait.buf, c.wait.n = b, n
+		return true
+	}
+}
+
+// wire is the connection that crypto/tls reads from.
+type wire struct {
+	net.Conn
+	c *Conn
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.c.stage) > 0 {
+		return w.c.unstage(p), nil
+	}
+	if w.c.parked {
+		return 0, errParked
+	}
+	return w.Conn.Read(p)
+}
+
+// Write writes all of p, like net.Conn.
+func (c *Conn) Write(p []byte) (int, error) { return c.nc.Write(p) }
+
+// WriteBuffers writes all of v and consumes it: with one system call in clear text.
+func (c *Conn) WriteBuffers(v *net.Buffers) (int64, error) {
+	if c.tls == nil && c.tcp != nil {
+		return v.WriteTo(c.tcp)
+	}
+	return v.WriteTo(c.nc)
+}
+
+// Close closes at once. Bytes not read yet make the kernel reset the connection, which can take an answer away from the
+// client: Linger avoids that.
+func (c *Conn) Close() error { return c.nc.Close() }
+
+// CloseWrite says that no byte follows: close_notify on TLS, then FIN.
+func (c *Conn) CloseWrite() error {
+	if c.tls != nil && c.tstat != nil {
+		if err := c.tls.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	if h, ok := c.low().(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}
+
+// Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes at most
+// 64 KiB or 2 s of what still comes, and closes (RFC 9112 section 9.6). So the client sees the answer.
+func (c *Conn) Linger() {
+	defer c.Close()
+	low := c.low()
+	_ = low.SetDeadline(time.Now().Add(lingerTime))
+	if c.CloseWrite() != nil {
+		return
+	}
+	var p [4096]byte
+	for left := lingerBytes; left > 0; {
+		n, err := low.Read(p[:min(left, len(p))])
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}

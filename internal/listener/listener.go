@@ -1,0 +1,303 @@
+// Package listener owns the sockets that clients connect to: it binds them by address, accepts, reads the PROXY protocol,
+// speaks TLS, and holds the deadlines and the drain of client connections. A socket that stays wanted is never closed, so
+// that no reload drops a connection, and a bind that fails never stops the others. It reads no HTTP, and it does not
+// accept before Start.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+)
+
+const (
+	retryEvery   = time.Second // for binds that failed
+	fallbackPort = 10000       // added to a port below 1024 that may not be bound
+)
+
+// Options of a Set.
+type Options struct {
+	// Serve owns the connection until it returns, in a goroutine of its own; it calls Handshake first. What it leaves open is
+	// closed.
+	Serve func(*Conn)
+	Log   *slog.Logger // nil: no log
+	// Changed is called, in a goroutine of its own, when a bind that had failed came up by a retry; nil: not called.
+	Changed func()
+	// MaxConns is how many connections may be open in all; 0: half the descriptor limit.
+	MaxConns int
+}
+
+// Set is the sockets of a process.
+type Set struct {
+	opt      Options
+	draining atomic.Bool
+	stats    counters
+
+	mu      sync.Mutex
+	live    map[ir.Bind]*socket
+	failed  map[ir.Bind]string // why, for wanted binds without a socket
+	wanted  []Socket
+	started bool
+	closed  bool // no socket is opened any more
+	retry   *time.Timer
+	conns   sync.WaitGroup // one for each connection being served
+}
+
+type counters struct {
+	open, accepted, limited, proxy, tls atomic.Int64
+}
+
+// Stats is what a Set counted.
+type Stats struct {
+	Open              int64 // connections now
+	Accepted          int64 // since the start; the following are among them
+	Limited           int64 // closed because too many were open
+	ProxyRefused      int64 // closed because of the PROXY protocol: header missing, malformed, late or from a peer not trusted
+	HandshakeFailures int64 // TLS
+}
+
+// New returns a set without sockets.
+func New(o Options) *Set {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = descriptorLimit() / 2
+	}
+	return &Set{opt: o, live: map[ir.Bind]*socket{}, failed: map[ir.Bind]string{}}
+}
+
+func descriptorLimit() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, math.MaxInt32))
+}
+
+// Stats returns the counters.
+func (s *Set) Stats() Stats {
+	return Stats{
+		Open:              s.stats.open.Load(),
+		Accepted:          s.stats.accepted.Load(),
+		Limited:           s.stats.limited.Load(),
+		ProxyRefused:      s.stats.proxy.Load(),
+		HandshakeFailures: s.stats.tls.Load(),
+	}
+}
+
+// State is how one ir.Listener fares.
+type State struct {
+	Bound   string // address of its first socket, "" if it has none
+	Problem string // why a bind failed, "" if none did
+	Note    string // what an operator should know though it serves: another port was bound
+}
+
+// Apply makes wanted the sockets of the set: what left is closed, with its connections finishing the exchange they are
+// in; what stays keeps its socket and its connections and takes over its settings; what is new is bound. A bind that
+// fails is told in the state, does not stop the others, and is tried again every second. The states are by ir.Listener.Key.
+func (s *Set) Apply(wanted []Socket) map[string]State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = slices.Clone(wanted)
+	keep := map[ir.Bind]bool{}
+	for i := range wanted {
+		keep[wanted[i].Bind] = true
+	}
+	for b, k := range s.live {
+		if !keep[b] { // before anything is bound: the new may need what the old held
+			k.close()
+			k.retire()
+			delete(s.live, b)
+			s.opt.Log.Info("socket closed", "bind", bindText(b))
+		}
+	}
+	for i := range s.wanted {
+		w := &s.wanted[i]
+		if k := s.live[w.Bind]; k != nil {
+			k.update(w)
+		}
+	}
+	s.bindMissing()
+	return s.states()
+}
+
+// bindMissing tries every wanted bind that has no socket and reports whether one came up.
+func (s *Set) bindMissing() bool {
+	up := false
+	failed := map[ir.Bind]string{}
+	for i := range s.wanted {
+		w := &s.wanted[i]
+		if s.closed || s.live[w.Bind] != nil {
+			continue
+		}
+		k, err := s.open(w)
+		if err != nil {
+			failed[w.Bind] = problemText(w.Bind, err)
+			if s.failed[w.Bind] != failed[w.Bind] {
+				s.opt.Log.Error("bind failed", "bind", bindText(w.Bind), "error", err)
+			}
+			continue
+		}
+		s.live[w.Bind] = k
+		up = true
+		s.opt.Log.Info("socket bound", "bind", bindText(w.Bind), "address", k.ln.Addr().String(), "note", k.note)
+		if s.started {
+			go k.accept()
+		}
+	}
+	s.failed = failed
+	if s.retry != nil {
+		s.retry.Stop()
+		s.retry = nil
+	}
+	if len(failed) > 0 && !s.closed {
+		s.retry = time.AfterFunc(retryEvery, s.again)
+	}
+	return up
+}
+
+func (s *Set) again() {
+	s.mu.Lock()
+	up := !s.closed && s.bindMissing()
+	s.mu.Unlock()
+	if up && s.opt.Changed != nil {
+		s.opt.Changed()
+	}
+}
+
+// States returns what Apply last returned, with what retries changed since.
+func (s *Set) States() map[string]State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.states()
+}
+
+func (s *Set) states() map[string]State {
+	out := map[string]State{}
+	for i := range s.wanted {
+		w := &s.wanted[i]
+		for _, key := range w.Listeners {
+			st := out[key]
+			if k := s.live[w.Bind]; k != nil {
+				if st.Bound == "" {
+					st.Bound = k.ln.Addr().String()
+				}
+				st.Note = join(st.Note, k.note)
+			} else {
+				st.Problem = join(st.Problem, s.failed[w.Bind])
+			}
+			out[key] = st
+		}
+	}
+	return out
+}
+
+func join(a, b string) string {
+	switch {
+	case a == "" || a == b:
+		return b
+	case b == "":
+		return a
+	}
+	return a + "; " + b
+}
+
+// Start begins to accept, on the sockets there are and on those to come.
+func (s *Set) Start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started {
+		return
+	}
+	s.started = true
+	for _, k := range s.live {
+		go k.accept()
+	}
+}
+
+// Drain ends the set without losing what is in flight. For the time of grace it still accepts, and every connection is
+// closing (Conn.Closing): its answers say so. Then the sockets are closed, idle connections end, and active ones may
+// finish until ctx ends, when they are closed. It returns how many had to be.
+func (s *Set) Drain(ctx context.Context, grace time.Duration) int {
+	s.draining.Store(true)
+	if grace > 0 {
+		t := time.NewTimer(grace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	s.mu.Lock()
+	s.closed = true
+	if s.retry != nil {
+		s.retry.Stop()
+	}
+	sockets := make([]*socket, 0, len(s.live))
+	for _, k := range s.live {
+		sockets = append(sockets, k)
+	}
+	s.mu.Unlock()
+	for _, k := range sockets {
+		k.close()
+		k.retire()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.conns.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return 0
+	case <-ctx.Done():
+	}
+	n := 0
+	for _, k := range sockets {
+		n += k.abort()
+	}
+	<-done
+	return n
+}
+
+// Close closes every socket and every connection at once.
+func (s *Set) Close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Drain(ctx, 0)
+}
+
+// Draining reports whether Drain was called.
+func (s *Set) Draining() bool { return s.draining.Load() }
+
+func bindText(b ir.Bind) string {
+	if !b.Address.IsValid() {
+		return fmt.Sprintf(":%d", b.Port)
+	}
+	return netip.AddrPortFrom(b.Address, b.Port).String()
+}
+
+func problemText(b ir.Bind, err error) string {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Sprintf("%s is in use by another process or listener; tried again every second", bindText(b))
+	case errors.Is(err, unix.EACCES):
+		return fmt.Sprintf("no permission to bind %s", bindText(b))
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Sprintf("%s: this machine does not have the address", bindText(b))
+	}
+	return fmt.Sprintf("%s: %v", bindText(b), err)
+}
+

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package listener
+
+import "golang.org/x/sys/unix"
+
+type polling struct{}
+
+func inherit(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}
+
+// Gone cannot tell without reading on this system.
+func (c *Conn) Gone() (closed, halfClosed bool) { return false, false }

@@ -1,0 +1,235 @@
+package listener
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatehouse-io/gatehouse/internal/cert"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+)
+
+// Socket is one socket that is wanted, and what its connections are told.
+type Socket struct {
+	Bind      ir.Bind
+	Group     string      // ir.Listener.Group
+	Port      uint16      // as clients see it
+	Listeners []string    // keys of the ir.Listeners that share the socket
+	TLS       *cert.Table // nil: clear text
+	// Proxy says that every connection begins with a PROXY protocol header and comes from one of Trusted; any other is closed.
+	Proxy   bool
+	Trusted []netip.Prefix
+}
+
+// Sockets groups listeners by the binds they need. Of two that cannot share one (another group, another port as clients
+// see it, or TLS beside clear text) the older has it, and refused says for the other, by key, who has it. A listener with several
+// binds is bound at all of them. stores are the certificates by listener key.
+func Sockets(ls []*ir.Listener, stores map[string]*cert.Store) (wanted []Socket, refused map[string]State) {
+	ls = slices.Clone(ls)
+	slices.SortStableFunc(ls, func(a, b *ir.Listener) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key))
+	})
+	at := map[ir.Bind]int{}
+	owner := map[ir.Bind]*ir.Listener{}
+	entries := map[ir.Bind][]cert.Entry{}
+	refused = map[string]State{}
+	for _, l := range ls {
+		for _, b := range l.Binds {
+			o := owner[b]
+			if o == nil {
+				o, owner[b], at[b] = l, l, len(wanted)
+				wanted = append(wanted, Socket{Bind: b, Group: l.Group, Port: l.Port})
+			}
+			if o.Group != l.Group || o.Port != l.Port || (o.Protocol == ir.HTTPS) != (l.Protocol == ir.HTTPS) {
+				st := refused[l.Key]
+				st.Problem = join(st.Problem, fmt.Sprintf("%s is taken by %s, which is older", bindText(b), o.Source.Object()))
+				refused[l.Key] = st
+				continue
+			}
+			w := &wanted[at[b]]
+			w.Listeners = append(w.Listeners, l.Key)
+			if l.Protocol == ir.HTTPS {
+				e := cert.Entry{Hostname: l.Hostname, Store: stores[l.Key]}
+				if l.Client != nil {
+					e.MinVersion = l.Client.TLSMinVersion
+				}
+				entries[b] = append(entries[b], e)
+			}
+			if l.Client != nil && l.Client.Address == "ProxyProtocol" && !w.Proxy {
+				w.Proxy, w.Trusted = true, l.Client.Trusted
+			}
+		}
+	}
+	for i := range wanted {
+		if e := entries[wanted[i].Bind]; e != nil {
+			wanted[i].TLS = cert.NewTable(e)
+		}
+	}
+	return wanted, refused
+}
+
+// socket is one open listening socket.
+type socket struct {
+	set  *Set
+	ln   *net.TCPListener
+	note string
+	tls  *cert.Server // lives as long as the socket: it holds the ticket keys
+	meta atomic.Pointer[Socket]
+
+	mu    sync.Mutex
+	gone  bool // closed: no connection is added any more
+	conns map[*Conn]struct{}
+}
+
+// open binds w, at port+10000 where a port below 1024 is not permitted.
+func (s *Set) open(w *Socket) (*socket, error) {
+	k := &socket{set: s, conns: map[*Conn]struct{}{}, tls: cert.NewServer("http/1.1")}
+	ln, err := listen(w.Bind)
+	if errors.Is(err, unix.EACCES) && w.Bind.Port < 1024 && w.Bind.Port != 0 {
+		b := w.Bind
+		b.Port += fallbackPort
+		if ln, err = listen(b); err == nil {
+			k.note = fmt.Sprintf("port %d needs a permission this process does not have: bound %d", w.Bind.Port, b.Port)
+		} else {
+			err = fmt.Errorf("no permission for port %d, and at port %d: %w", w.Bind.Port, b.Port, err)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.ln = ln
+	k.update(w)
+	return k, nil
+}
+
+// listen opens a socket; an invalid address is every address of both families. Go sets SO_REUSEADDR. What Control sets
+// is inherited by accepted connections, which saves them system calls of their own.
+func listen(b ir.Bind) (*net.TCPListener, error) {
+	network, host := "tcp", ""
+	if b.Address.IsValid() {
+		host = b.Address.String()
+		if network = "tcp6"; b.Address.Is4() {
+			network = "tcp4"
+		} else if b.Address == netip.IPv6Unspecified() {
+			network = "tcp"
+		}
+	}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { inherit(int(fd)) })
+	}}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), network, net.JoinHostPort(host, strconv.Itoa(int(b.Port))))
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.TCPListener), nil
+}
+
+// update hands the settings of w to connections to come. Connections that were accepted for another group, port or
+// protocol finish what they are doing.
+func (k *socket) update(w *Socket) {
+	k.tls.Swap(w.TLS)
+	old := k.meta.Swap(w)
+	if old != nil && (old.Group != w.Group || old.Port != w.Port || (old.TLS == nil) != (w.TLS == nil)) {
+		k.retire()
+	}
+}
+
+// accept runs until the socket is closed.
+func (k *socket) accept() {
+	s := k.set
+	var pause time.Duration
+	for {
+		tcp, err := k.ln.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors or memory, or the peer was gone already
+			if !errors.Is(err, unix.ECONNABORTED) {
+				pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+				s.opt.Log.Warn("accept failed", "address", k.ln.Addr().String(), "error", err, "pause", pause)
+				time.Sleep(pause)
+			}
+			continue
+		}
+		pause = 0
+		s.stats.accepted.Add(1)
+		if s.stats.open.Add(1) > int64(s.opt.MaxConns) {
+			s.stats.open.Add(-1)
+			s.stats.limited.Add(1)
+			_ = tcp.SetLinger(0) // a reset, so that no TIME_WAIT is held for it
+			_ = tcp.Close()
+			continue
+		}
+		c := newConn(tcp, k, k.meta.Load())
+		if !k.add(c) {
+			s.stats.open.Add(-1)
+			_ = tcp.Close()
+			continue
+		}
+		go k.serve(c)
+	}
+}
+
+func (k *socket) serve(c *Conn) {
+	defer k.set.conns.Done()
+	defer k.remove(c)
+	k.set.opt.Serve(c)
+}
+
+func (k *socket) add(c *Conn) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return false
+	}
+	k.conns[c] = struct{}{}
+	k.set.conns.Add(1)
+	return true
+}
+
+// remove runs also when Serve panics: the descriptor must not leak then.
+func (k *socket) remove(c *Conn) {
+	_ = c.Close()
+	k.mu.Lock()
+	delete(k.conns, c)
+	k.mu.Unlock()
+	k.set.stats.open.Add(-1)
+}
+
+func (k *socket) close() {
+	k.mu.Lock()
+	k.gone = true
+	k.mu.Unlock()
+	_ = k.ln.Close()
+}
+
+// retire tells every connection to end: idle ones at once, others after the exchange they are in.
+func (k *socket) retire() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.conns {
+		c.stop()
+	}
+}
+
+// abort closes every connection and returns how many there were.
+func (k *socket) abort() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.conns {
+		_ = c.tcp.Close() // not tls.Conn.Close, which may wait to send an alert
+	}
+	return len(k.conns)
+}
