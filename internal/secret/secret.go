@@ -12,19 +12,31 @@ import (
 const redacted = "[redacted]"
 
 // Value is one secret byte string. Its zero value is empty.
-type Value struct{ b []byte }
+//
+// The bytes lie behind two pointers because fmt prints an unexported field of another struct, and what a verb does not
+// fit (%s of a pointer in a map), without asking for a method; it follows one pointer then, never two.
+type Value struct{ p **[]byte }
 
 // New copies b into a Value.
-func New(b []byte) Value { return Value{append([]byte(nil), b...)} }
+func New(b []byte) Value {
+	c := append([]byte(nil), b...)
+	p := &c
+	return Value{&p}
+}
 
 // Reveal returns the bytes themselves; the caller must not change, keep or print them.
-func (v Value) Reveal() []byte { return v.b }
+func (v Value) Reveal() []byte {
+	if v.p == nil {
+		return nil
+	}
+	return **v.p
+}
 
 // Len is the number of bytes.
-func (v Value) Len() int { return len(v.b) }
+func (v Value) Len() int { return len(v.Reveal()) }
 
 // Equal compares in a time that depends on the lengths only.
-func (v Value) Equal(o Value) bool { return subtle.ConstantTimeCompare(v.b, o.b) == 1 }
+func (v Value) Equal(o Value) bool { return subtle.ConstantTimeCompare(v.Reveal(), o.Reveal()) == 1 }
 
 // String, GoString, Format, LogValue and MarshalText never show the bytes.
 func (v Value) String() string               { return redacted }

@@ -1,0 +1,75 @@
+package v1alpha1_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
+)
+
+// The comments on the fields are the reference documentation, so no field may be without one.
+func TestEveryFieldIsDocumented(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "types.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(f, func(node ast.Node) bool {
+		spec, ok := node.(*ast.TypeSpec)
+		if !ok {
+			return true
+		}
+		st, ok := spec.Type.(*ast.StructType)
+		if !ok {
+			return false
+		}
+		for _, field := range st.Fields.List {
+			if len(field.Names) == 0 {
+				continue // embedded metadata
+			}
+			n++
+			if field.Doc.Text() == "" {
+				t.Errorf("%s.%s has no comment", spec.Name.Name, field.Names[0].Name)
+			}
+		}
+		return false
+	})
+	if n < 40 {
+		t.Errorf("only %d fields seen", n)
+	}
+}
+
+// YAML 1.1 reads these words as booleans where they stand unquoted, as keys too.
+func TestNoFieldNameIsAYAMLBoolean(t *testing.T) {
+	words := []string{"y", "n", "yes", "no", "on", "off", "true", "false"}
+	var walk func(reflect.Type, string)
+	seen := map[reflect.Type]bool{}
+	walk = func(rt reflect.Type, at string) {
+		for rt.Kind() == reflect.Pointer || rt.Kind() == reflect.Slice || rt.Kind() == reflect.Map {
+			rt = rt.Elem()
+		}
+		if rt.Kind() != reflect.Struct || seen[rt] || !strings.HasSuffix(rt.PkgPath(), "v1alpha1") {
+			return
+		}
+		seen[rt] = true
+		for i := range rt.NumField() {
+			f := rt.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if slices.Contains(words, strings.ToLower(name)) {
+				t.Errorf("%s.%s is a YAML 1.1 boolean", at, name)
+			}
+			if !f.Anonymous && name == "" {
+				t.Errorf("%s.%s has no JSON name", at, f.Name)
+			}
+			walk(f.Type, at+"."+name)
+		}
+	}
+	for _, kind := range []any{v1alpha1.Backend{}, v1alpha1.ProtectionPolicy{}, v1alpha1.ClientTrafficPolicy{}, v1alpha1.GatewayParameters{}} {
+		walk(reflect.TypeOf(kind), reflect.TypeOf(kind).Name())
+	}
+}
