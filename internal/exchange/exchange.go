@@ -37,6 +37,8 @@ type Request struct {
 	// RawPath is the client's spelling with dot segments resolved. A backend gets it unless the host is path-sensitive
 	// or a hook rewrote the path.
 	RawPath []byte
+	// PathFlags says what in the path servers read differently; a path-sensitive host refuses those in Ambiguous.
+	PathFlags PathFlags
 	// Query is what stands after "?", HasQuery whether there was a "?".
 	Query    []byte
 	HasQuery bool

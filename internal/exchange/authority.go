@@ -1,0 +1,117 @@
+package exchange
+
+import "net/netip"
+
+// Authority is the two parts of host[:port].
+type Authority struct {
+	// Host is in lower case and without port. A trailing dot ("example.com.") is cut, because both spellings name the same
+	// host and must not be routed apart. An IPv6 literal keeps its brackets and is in its shortest spelling.
+	Host []byte
+	// Port is the digits after the colon, 1 to 65535 without leading zeros; nil if there is none.
+	Port []byte
+}
+
+// maxHost is the length of the longest host name, its trailing dot included (RFC 1035 section 2.3.4).
+const maxHost = 254
+
+// ParseAuthority takes host[:port] apart, strictly: a host is letters, digits, "-", "_" and "." without an empty label, or an
+// IPv6 literal without zone; an empty host, userinfo, percent-escapes and an empty port are refused (ok is false). What has to
+// be spelt anew is appended to room, whose grown slice is returned for the next use; else the parts lie in raw.
+func ParseAuthority(room, raw []byte) (a Authority, grown []byte, ok bool) {
+	if len(raw) > 0 && raw[0] == '[' {
+		return parseLiteral(room, raw)
+	}
+	end, upper := 0, false
+	for end < len(raw) && raw[end] != ':' {
+		switch class := hostClass[raw[end]]; class {
+		case hostPlain:
+		case hostUpper:
+			upper = true
+		case hostDot:
+			if end == 0 || raw[end-1] == '.' {
+				return a, room, false
+			}
+		default:
+			return a, room, false
+		}
+		end++
+	}
+	if end == 0 || end > maxHost {
+		return a, room, false
+	}
+	if end < len(raw) {
+		if a.Port = raw[end+1:]; !isPort(a.Port) {
+			return a, room, false
+		}
+	}
+	a.Host = raw[:end]
+	if a.Host[end-1] == '.' {
+		a.Host = a.Host[:end-1]
+	}
+	if upper {
+		start := len(room)
+		for _, c := range a.Host {
+			room = append(room, lower[c])
+		}
+		a.Host = room[start:len(room):len(room)]
+	}
+	return a, room, true
+}
+
+func parseLiteral(room, raw []byte) (a Authority, grown []byte, ok bool) {
+	end := 1
+	for end < len(raw) && raw[end] != ']' {
+		end++
+	}
+	const longest = len("[0000:0000:0000:0000:0000:0000:255.255.255.255")
+	if end == len(raw) || end > longest {
+		return a, room, false
+	}
+	addr, err := netip.ParseAddr(string(raw[1:end]))
+	if err != nil || !addr.Is6() || addr.Zone() != "" {
+		return a, room, false
+	}
+	if rest := raw[end+1:]; len(rest) > 0 {
+		if a.Port = rest[1:]; rest[0] != ':' || !isPort(a.Port) {
+			return a, room, false
+		}
+	}
+	start := len(room)
+	room = append(room, '[')
+	room = addr.AppendTo(room)
+	room = append(room, ']')
+	a.Host = room[start:len(room):len(room)]
+	return a, room, true
+}
+
+func isPort(b []byte) bool {
+	if len(b) == 0 || len(b) > 5 || b[0] == '0' {
+		return false
+	}
+	n := 0
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n <= 65535
+}
+
+const (
+	hostPlain = iota + 1
+	hostUpper
+	hostDot
+)
+
+// hostClass says what a byte is in a host name; 0 cannot stand there.
+var hostClass = func() (t [256]uint8) {
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c-'a'+'A'] = hostPlain, hostUpper
+	}
+	for c := '0'; c <= '9'; c++ {
+		t[c] = hostPlain
+	}
+	t['-'], t['_'], t['.'] = hostPlain, hostPlain, hostDot
+	return t
+}()
