@@ -56,7 +56,9 @@ const (
 // Key names one object within its kind.
 type Key struct{ Kind, Namespace, Name string }
 
-func (k Key) String() string { return diag.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}.String() }
+func (k Key) String() string {
+	return diag.Ref{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}.String()
+}
 
 // Kinds lists every kind that Gatehouse reads, by name. It is a function so that nobody can change the table.
 func Kinds() []Kind {
