@@ -27,8 +27,9 @@ const (
 	stopping             // told to end
 )
 
-// Conn is a client's connection. Its owner, one goroutine at a time, calls its methods; only Closing and Close may be
-// called by others at the same time.
+// Conn is a client's connection. Handshake is called first. One goroutine reads and one writes at a time; Closing and, after
+// Handshake, Close may be called by any. Idle, Busy, Gone and the deadlines belong to the goroutine that reads; WriteWithin to
+// the one that writes.
 type Conn struct {
 	// Group and Port are those of the listeners the connection was accepted for.
 	Group string

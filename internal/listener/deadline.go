@@ -37,13 +37,18 @@ func later(set, now time.Time, d time.Duration) (bool, time.Time) {
 	return true, want.Add(slack)
 }
 
-// Idle says that the connection now waits for its next request, at most d (d <= 0: without end), and reports whether it may: false
-// means that it has been told to stop, and is to be closed.
+// Idle says that the connection now waits for its next request, at most d (d <= 0: without end), and reports whether it may
+// wait: after false, the next ReadPooled only looks whether a request is there already, and fails if not. It is called
+// before the read for each request, the first one too.
 func (c *Conn) Idle(now time.Time, d time.Duration) bool {
 	c.state.Or(idle)
 	c.ReadWithin(now, d)
 	// Looked at last: stop sets the bit before it looks for idle, so one of the two sees the other.
-	return c.state.Load()&stopping == 0
+	if c.state.Load()&stopping == 0 {
+		return true
+	}
+	c.wake()
+	return false
 }
 
 // Busy says that a request has begun: a drain lets it finish. A connection is idle when it is accepted.
@@ -57,6 +62,20 @@ func (c *Conn) Closing() bool {
 // stop tells the connection to end. An idle one is woken: its read runs into a deadline.
 func (c *Conn) stop() {
 	if c.state.Or(stopping)&idle != 0 {
-		_ = c.low().SetReadDeadline(time.Unix(1, 0))
+		c.wake()
 	}
+}
+
+func (c *Conn) wake() {
+	if c.tcp != nil {
+		_ = c.tcp.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+	}
+}
+
+// Reset closes so that the peer sees an error, not an end: for a response that is cut off and whose end nothing else marks.
+func (c *Conn) Reset() {
+	if c.tcp != nil {
+		_ = c.tcp.SetLinger(0)
+	}
+	_ = c.low().Close()
 }

@@ -300,4 +300,3 @@ func problemText(b ir.Bind, err error) string {
 	}
 	return fmt.Sprintf("%s: %v", bindText(b), err)
 }
-
