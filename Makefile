@@ -1,0 +1,71 @@
+# Gatehouse: what one does with this repository. `make` lists it. Nothing here installs anything; .ci/run does, for a bare machine.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod bench/go.mod))
+LINT := .cache/bin/golangci-lint
+# The race detector needs a C compiler; tests do not.
+RACE := $(shell command -v $$($(GO) env CC) >/dev/null && echo -race)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/gatehouse (static, the version stamped in)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatehouse ./cmd/gatehouse
+
+.PHONY: demo
+demo: build ## Run Gatehouse on examples/shop with sample backends, until Ctrl-C
+	CGO_ENABLED=0 $(GO) build -o bin/shop-backend ./examples/shop/backend
+	CGO_ENABLED=0 $(GO) build -o bin/shop-demo ./examples/shop/demo
+	exec bin/shop-demo
+
+.PHONY: test
+test: ## Run all tests; needs only Go (ARGS='-run Name' to choose)
+	@test -n '$(RACE)' || echo 'no C compiler: the tests run without the race detector'
+	$(GO) test $(RACE) $(ARGS) -json ./... | $(GO) -C tools run ./testlog
+	@for m in $(NESTED); do echo "module $$m"; \
+	  (cd $$m && $(GO) test $(RACE) $(ARGS) -json ./...) | $(GO) -C tools run ./testlog; done
+
+.PHONY: check
+check: check-format check-vet check-lint check-modules ## Check format, vet, lint, architecture and modules
+	$(GO) test -count=1 .
+
+.PHONY: check-format
+check-format:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not formatted; run gofmt -w on:"; echo "$$out"; exit 1; }
+
+.PHONY: check-vet
+check-vet:
+	$(GO) vet ./...
+	@for m in $(NESTED); do echo "$(GO) vet $$m"; (cd $$m && $(GO) vet ./...); done
+
+.PHONY: check-lint
+check-lint: $(LINT)
+	$(LINT) run ./...
+	@for m in $(NESTED); do echo "$(LINT) run $$m"; (cd $$m && ../$(LINT) run --config ../.golangci.yml ./...); done
+
+# go.mod and go.sum list what is used, no more and no less.
+.PHONY: check-modules
+check-modules:
+	@for m in . $(NESTED); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m/go.mod is stale: run go mod tidy there"; exit 1; }; done
+
+# Built once for a version of tools/go.mod; it takes some minutes.
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: golden
+golden: ## Accept what the code now prints as the tests' golden files; read the diff
+	@pkgs=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' api cmd internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,'); \
+	test -n "$$pkgs" || { echo 'no test has golden files'; exit 1; }; \
+	$(GO) test -count=1 $$pkgs -update; git --no-pager diff --stat
+
+.PHONY: bench
+bench: build ## Measure Gatehouse beside nginx, Caddy and ReverseProxy (ARGS=-short for a smoke run)
+	cd bench && $(GO) run . -gatehouse ../bin/gatehouse $(ARGS)
