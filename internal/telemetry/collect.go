@@ -79,7 +79,8 @@ func (l *Listener) collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
-	for _, w := range append(l.reasons.all(), &l.reasons.rest) {
+	words := l.reasons.all()
+	for _, w := range append(words[:len(words):len(words)], &l.reasons.rest) {
 		if n := w.n.Load(); n > 0 {
 			ch <- counter(descReasons, float64(n), l.name, w.name)
 		}

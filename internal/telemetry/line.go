@@ -139,11 +139,15 @@ func field[T ~string | ~[]byte](e *encoder, name string, v T, limit int) {
 	if cut {
 		v = v[:limit]
 	}
+	need := inJSON
+	if e.text {
+		need = inText
+	}
 	n := 0
-	for n < len(v) && plain[v[n]] {
+	for n < len(v) && safe[v[n]]&need != 0 {
 		n++
 	}
-	if n == len(v) && !cut { // no character that either format must escape
+	if n == len(v) && !cut {
 		e.quote()
 		e.b = append(e.b, v...)
 		e.quote()
@@ -151,39 +155,54 @@ func field[T ~string | ~[]byte](e *encoder, name string, v T, limit int) {
 	}
 	e.b = append(e.b, '"')
 	e.b = append(e.b, v[:n]...)
-	e.b = appendEscaped(e.b, string(v[n:]))
+	e.b = appendEscaped(e.b, v[n:])
 	if cut {
 		e.b = append(e.b, "..."...)
 	}
 	e.b = append(e.b, '"')
 }
 
-// plain marks the bytes that stand in a JSON string and in an unquoted logfmt value as they are.
-var plain = func() (t [256]bool) {
-	for c := 0x21; c < 0x7f; c++ {
-		t[c] = c != '"' && c != '\\' && c != '='
+const (
+	inJSON uint8 = 1 << iota // stands in a JSON string as it is
+	inText                   // stands in an unquoted logfmt value as it is
+)
+
+// safe says what of that is true for each byte.
+var safe = func() (t [256]byte) {
+	for c := 0x20; c < 0x7f; c++ {
+		if c != '"' && c != '\\' {
+			t[c] = inJSON
+			if c != ' ' && c != '=' {
+				t[c] |= inText
+			}
+		}
 	}
 	return t
 }()
 
 // appendEscaped writes s for the inside of a JSON string. Everything that is not a printable character (controls, line
 // separators, marks that turn the direction of text) is written \uXXXX, bytes that are not UTF-8 as \ufffd.
-func appendEscaped(b []byte, s string) []byte {
+func appendEscaped[T ~string | ~[]byte](b []byte, s T) []byte {
 	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
+		from := i
+		for i < len(s) && safe[s[i]]&inJSON != 0 {
 			i++
-			switch {
-			case c == '"' || c == '\\':
+		}
+		b = append(b, s[from:i]...)
+		if i == len(s) {
+			break
+		}
+		if c := s[i]; c < utf8.RuneSelf {
+			i++
+			if c == '"' || c == '\\' {
 				b = append(b, '\\', c)
-			case c < 0x20 || c == 0x7f:
+			} else {
 				b = appendUnit(b, rune(c))
-			default:
-				b = append(b, c)
 			}
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(s[i:])
+		var enc [utf8.UTFMax]byte
+		r, n := utf8.DecodeRune(enc[:copy(enc[:], s[i:])])
 		switch {
 		case r == utf8.RuneError && n == 1:
 			b = appendUnit(b, utf8.RuneError)
