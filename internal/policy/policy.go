@@ -6,7 +6,6 @@ package policy
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/fact"
@@ -109,6 +108,9 @@ type Handler struct {
 	// Body and ResponseBody are how many bytes of body must be there before Request (Response) runs; a body over it is
 	// answered 413 (502 response_too_large). 0: none needed.
 	Body, ResponseBody int64
+	// KeepsLength says that the data hooks return exactly as many bytes as they were given (they count, or check), so that the
+	// length which the head announces stays true.
+	KeepsLength bool
 }
 
 // Verdict is what a hook decides. The zero Verdict lets the exchange go on.
@@ -123,23 +125,15 @@ type Verdict struct {
 	Wait func(context.Context) func(*exchange.Exchange) Verdict
 }
 
-// Env is what a step may use of the world when it is compiled. Each part is small; a step names what it needs.
+// Env is what a step may use of the world when it is compiled. Later steps add what they need, each a small interface.
 type Env struct {
-	Target  string // the object the step is attached to, for messages
-	Refs    map[string]string
-	Secret  SecretStore
-	HTTP    Doer
-	Live    func(key string, open func(context.Context) (any, error)) (any, error)
-	Cluster func(handle string) (Doer, error)
+	Target string            // the object the step is attached to, for messages
+	Refs   map[string]string // field path -> handle, as translate resolved them
+	Secret SecretStore
 }
 
 // SecretStore gives secret material by handle, nil when it is not there. It is asked at each use: material is swapped
 // without a rebuild.
 type SecretStore interface {
 	Lookup(handle string) *secret.Material
-}
-
-// Doer makes one HTTP call; only a Verdict.Wait or a Live value's background work may call it. It honours the request's context.
-type Doer interface {
-	Do(*http.Request) (*http.Response, error)
 }

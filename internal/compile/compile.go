@@ -1,0 +1,285 @@
+// Package compile turns one version of the IR into a proxy.Snapshot and finds the faults that only policies can find:
+// specs that do not compile, patterns that cannot be matched. What is faulty never stops the rest. It keeps the compiled form of
+// hosts that did not change, and reaches neither sockets nor files.
+package compile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/route"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+// Compiler compiles one version after another.
+type Compiler struct {
+	steps    map[string]policy.Step
+	clusters *upstream.Set
+	secrets  policy.SecretStore
+	recorder proxy.Recorder
+	table    *route.Table[*proxy.Route]
+	faults   map[*ir.Host][]diag.Fault // of hosts that have some, while the host stays
+	version  uint64
+}
+
+// New returns a compiler for the steps of a list, which holds one called "invalid" for what does not compile.
+func New(steps []policy.Step, clusters *upstream.Set, secrets policy.SecretStore, recorder proxy.Recorder) *Compiler {
+	c := &Compiler{steps: map[string]policy.Step{}, clusters: clusters, secrets: secrets, recorder: recorder, faults: map[*ir.Host][]diag.Fault{}}
+	for _, s := range steps {
+		c.steps[s.Name] = s
+	}
+	return c
+}
+
+// run is one compilation.
+type run struct {
+	*Compiler
+	held   map[string]*upstream.Cluster
+	host   *ir.Host // whose routes are being compiled
+	sense  bool     // that host is path-sensitive
+	cache  map[*ir.Step]proxy.Step
+	faults map[*ir.Host][]diag.Fault
+}
+
+// Compile makes a snapshot of cfg, holding every cluster that cfg names until its Release. Faults are those of the whole
+// configuration, also of parts that were compiled earlier.
+func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
+	r := &run{Compiler: c, held: make(map[string]*upstream.Cluster, len(cfg.Clusters)), faults: map[*ir.Host][]diag.Fault{}}
+	for _, k := range cfg.Clusters {
+		r.held[k.Key] = c.clusters.Acquire(k.Key)
+	}
+	table, unmatched := route.Build(c.table, cfg, r.route)
+	c.table = table
+	c.version++
+	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{}}
+	held := r.held
+	s.Release = func() {
+		for _, k := range held {
+			c.clusters.Release(k)
+		}
+	}
+	var out []diag.Fault
+	for _, l := range cfg.Listeners {
+		p := compileListener(l)
+		p.Counters = c.recorder.Listener(l.Key)
+		s.Listeners[l.Key] = p
+	}
+	for _, f := range unmatched {
+		out = append(out, unmatchedFault(f))
+	}
+	live := make(map[*ir.Host]bool, len(c.faults))
+	if len(c.faults) > 0 {
+		for _, h := range cfg.Hosts {
+			live[h] = true
+		}
+	}
+	for h := range c.faults {
+		if !live[h] {
+			delete(c.faults, h)
+		}
+	}
+	maps.Copy(c.faults, r.faults)
+	for _, fs := range c.faults {
+		out = append(out, fs...)
+	}
+	diag.SortFaults(out)
+	return s, slices.Compact(out)
+}
+
+func unmatchedFault(f route.Fault) diag.Fault {
+	d := diag.Fault{Path: f.Path, Message: f.Message, Reason: "Unmatchable"}
+	switch {
+	case f.Route != nil:
+		d.Object = object(f.Route.Source)
+		d.Path = f.Route.Source.Field
+		if f.Path != "" {
+			d.Path += "." + f.Path
+		}
+	case f.Listener != nil:
+		d.Object = object(f.Listener.Source)
+	case f.Host != nil:
+		d.Object = diag.Ref{Kind: "Host", Name: f.Host.Hostname}
+	}
+	return d
+}
+
+func object(s ir.Source) diag.Ref {
+	return diag.Ref{Kind: s.Kind, Namespace: s.Namespace, Name: s.Name}
+}
+
+// route compiles one route of a host that changed.
+func (r *run) route(h *ir.Host, c *ir.Route) *proxy.Route {
+	if r.host != h {
+		r.host, r.cache, r.sense = h, map[*ir.Step]proxy.Step{}, pathSensitive(h)
+	}
+	p := &proxy.Route{Config: c, Host: h, Name: c.Name, Steps: r.stepsOf(c.Steps), PathSensitive: r.sense,
+		Counters: r.recorder.Route(c.Name, c.Source.Object())}
+	if c.Match.Path.Kind == ir.PathPrefix || c.Match.Path.Kind == "" {
+		p.Prefix = c.Match.Path.Value
+		if p.Prefix == "" {
+			p.Prefix = "/"
+		}
+	}
+	for i := range c.Backends {
+		b := &c.Backends[i]
+		pb := proxy.Backend{Config: b, Weight: uint64(b.Weight), Steps: r.stepsOf(b.Steps)}
+		if b.Cluster != "" {
+			pb.Cluster = r.held[b.Cluster]
+		}
+		p.Total += pb.Weight
+		p.Backends = append(p.Backends, pb)
+	}
+	if d := c.Timeouts.Request; d != nil {
+		p.Request, p.Unlimited = time.Duration(*d), *d == 0
+	}
+	if d := c.Timeouts.Backend; d != nil {
+		p.Backend = time.Duration(*d)
+		p.Unlimited = p.Unlimited || *d == 0
+	}
+	return p
+}
+
+func (r *run) stepsOf(ss []*ir.Step) []proxy.Step {
+	if len(ss) == 0 {
+		return nil
+	}
+	out := make([]proxy.Step, 0, len(ss))
+	for _, s := range ss {
+		p, ok := r.cache[s]
+		if !ok {
+			p = r.step(s)
+			r.cache[s] = p
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// step compiles one step. A step that does not compile answers 503 policy_invalid in its place: what cannot be enforced
+// is not passed over.
+func (r *run) step(s *ir.Step) proxy.Step {
+	p := proxy.Step{Config: s}
+	if ph, ok := policy.ParsePhase(s.Phase); ok {
+		p.Phase = ph
+	}
+	h, err := r.handler(s)
+	if err != nil {
+		r.note(s, err)
+		h = r.invalid(err)
+	}
+	p.Handler = h
+	return p
+}
+
+func (r *run) handler(s *ir.Step) (policy.Handler, error) {
+	def, ok := r.steps[s.Name]
+	if !ok {
+		return policy.Handler{}, fmt.Errorf("no step is called %q", s.Name)
+	}
+	spec, err := def.Decode(s.Spec)
+	if err != nil {
+		return policy.Handler{}, fmt.Errorf("decoding: %w", err)
+	}
+	return spec.Compile(policy.Env{Target: s.Target.String(), Refs: s.Refs, Secret: r.secrets})
+}
+
+// invalid is the handler of the step "invalid", which answers 503 policy_invalid.
+func (r *run) invalid(why error) policy.Handler {
+	def := r.steps["invalid"]
+	raw, err := json.Marshal(map[string]string{"reason": "policy_invalid", "detail": why.Error()})
+	if err != nil {
+		panic(err) // two strings
+	}
+	spec, err := def.Decode(raw)
+	if err != nil {
+		panic(fmt.Sprintf("compile: the step invalid does not take its own spec: %v", err))
+	}
+	h, err := spec.Compile(policy.Env{})
+	if err != nil {
+		panic(fmt.Sprintf("compile: the step invalid does not compile: %v", err))
+	}
+	return h
+}
+
+// note keeps what is wrong with a step, once for each host.
+func (r *run) note(s *ir.Step, err error) {
+	src := s.Source()
+	for _, e := range flatten(err) {
+		f := diag.Fault{Object: object(src), Path: src.Field, Message: e.Error(), Reason: "Invalid"}
+		var p *diag.Problem
+		if errors.As(e, &p) {
+			f.Message, f.Hint = p.Msg, p.Hint
+			if p.Path != "" {
+				f.Path += "." + p.Path
+			}
+		}
+		r.faults[r.host] = append(r.faults[r.host], f)
+	}
+}
+
+func flatten(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, e := range j.Unwrap() {
+			out = append(out, flatten(e)...)
+		}
+		return out
+	}
+	return []error{err}
+}
+
+// pathSensitive reports whether two routes of a host differ in the steps that guard it: then the spelling of a path could
+// lead around one of them.
+func pathSensitive(h *ir.Host) bool {
+	var first string
+	for i, r := range h.Routes {
+		g := guards(r)
+		if i == 0 {
+			first = g
+		} else if g != first {
+			return true
+		}
+	}
+	return false
+}
+
+func guards(r *ir.Route) string {
+	var b []byte
+	for _, s := range r.Steps {
+		if ph, ok := policy.ParsePhase(s.Phase); ok && ph <= policy.Limit {
+			b = append(b, s.Name...)
+			b = append(b, s.Spec...)
+		}
+	}
+	return string(b)
+}
+
+func compileListener(l *ir.Listener) *proxy.Listener {
+	p := &proxy.Listener{Config: l}
+	c := l.Client
+	if c == nil {
+		return p
+	}
+	p.KeepEscapes, p.RejectEscapes = c.EscapedSlashes == "Keep", c.EscapedSlashes == "Reject"
+	p.KeepEmpty, p.MergeEmpty = c.EmptySegments == "Keep", c.EmptySegments == "Merge"
+	if c.Address == "XForwardedFor" || c.Address == "Header" {
+		var nets bart.Lite
+		for _, n := range c.Trusted {
+			nets.Insert(n.Masked())
+		}
+		p.Trusted = func(a netip.Addr) bool { return nets.Contains(a) }
+		p.Header = c.AddressHeader
+	}
+	return p
+}

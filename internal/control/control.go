@@ -1,0 +1,121 @@
+// Package control is the control loop: changes of objects go through translate to the feed, and what the data side
+// acknowledges comes back as faults beside the verdicts of translate. One goroutine does it all; it reads no file and no cluster.
+package control
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/feed"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+	"github.com/gatehouse-io/gatehouse/internal/translate"
+)
+
+// Loop holds the objects and what was made of them.
+type Loop struct {
+	translator *translate.Translator
+	feed       *feed.Memory
+	log        *slog.Logger
+
+	mu     sync.Mutex // one change at a time
+	store  *objects.Store
+	first  bool
+	input  []diag.Fault // of the source: what could not be read
+	logged map[string]bool
+
+	view atomic.Pointer[View]
+}
+
+// View is what the loop last concluded. It is not changed once published.
+type View struct {
+	Report *diag.Report
+	Input  []diag.Fault // what could not be read
+}
+
+// New returns a loop over an empty store.
+func New(t *translate.Translator, f *feed.Memory, log *slog.Logger) *Loop {
+	return &Loop{translator: t, feed: f, log: log, store: objects.NewStore(), first: true, logged: map[string]bool{}}
+}
+
+// Apply takes a change of objects and all faults of the source, and publishes what follows from them before it returns.
+func (l *Loop) Apply(c objects.Change, input []diag.Fault) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	touched := l.store.Apply(c)
+	if l.first {
+		touched = nil
+	}
+	r := l.translator.Update(l.store, touched)
+	first := l.first
+	l.first = false
+	l.input = input
+	l.view.Store(&View{Report: r.Report, Input: input})
+	l.feed.Update(func(s *feed.State) (config, endpoints, secrets bool) {
+		s.Config, s.Endpoints, s.Secrets = r.Config, r.Endpoints, r.Secrets
+		return r.ConfigChanged || first, r.EndpointsChanged || first, r.SecretsChanged || first
+	})
+	l.tell(append(slices.Clone(input), r.Report.Faults()...))
+}
+
+// View returns what was last concluded, nil before the first change.
+func (l *Loop) View() *View { return l.view.Load() }
+
+// Run tells faults that only the data side finds, until ctx ends.
+func (l *Loop) Run(ctx context.Context) {
+	for {
+		a, changed := l.feed.Acked()
+		l.mu.Lock()
+		l.tell(a.Faults)
+		for k, s := range a.Listeners {
+			if s.Problem != "" {
+				l.once("listener not serving", "listener", k, "problem", s.Problem)
+			}
+		}
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// tell logs each fault once for as long as the process lives.
+func (l *Loop) tell(fs []diag.Fault) {
+	for _, f := range fs {
+		l.once("fault", "what", f.String())
+	}
+}
+
+func (l *Loop) once(msg string, args ...any) {
+	key := msg
+	for _, a := range args {
+		if s, ok := a.(string); ok {
+			key += "\x00" + s
+		}
+	}
+	if len(l.logged) > 10000 {
+		clear(l.logged)
+	}
+	if !l.logged[key] {
+		l.logged[key] = true
+		l.log.Warn(msg, args...)
+	}
+}
+
+// Faults returns every fault known now: of reading, of translating and of the data side.
+func (l *Loop) Faults() []diag.Fault {
+	v := l.view.Load()
+	if v == nil {
+		return nil
+	}
+	a, _ := l.feed.Acked()
+	out := append(slices.Clone(v.Input), v.Report.Faults()...)
+	out = append(out, a.Faults...)
+	diag.SortFaults(out)
+	return slices.Compact(out)
+}

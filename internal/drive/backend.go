@@ -1,0 +1,386 @@
+package drive
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+// peeker looks whether an idle connection is still silent: made once per connection, because its callback is.
+type peeker struct {
+	raw    syscall.RawConn
+	look   func(fd uintptr) bool
+	silent bool
+}
+
+func newPeeker(tcp *net.TCPConn) *peeker {
+	p := &peeker{}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return p
+	}
+	p.raw = raw
+	p.look = func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		p.silent = err == unix.EAGAIN
+		return true
+	}
+	return p
+}
+
+// usable reports whether nothing has come on the connection since its last response: a byte would be taken for the next
+// response, an end means it is gone.
+func (p *peeker) usable() bool {
+	if p.raw == nil {
+		return false
+	}
+	p.silent = false
+	return p.raw.Read(p.look) == nil && p.silent
+}
+
+// connect gets a connection to the endpoint: the newest idle one that is still silent, else a new one.
+func (w *work) connect() proxy.Action {
+	e := w.Endpoint
+	if !w.Fresh {
+		for c := e.Take(w.Start); c != nil; c = e.Take(w.Start) {
+			if c.IO.(*peeker).usable() {
+				w.d.stats.BackendReuses.Add(1)
+				w.take(c)
+				return w.step(proxy.EventConnected)
+			}
+			_ = c.Net.Close()
+		}
+	} else {
+		w.d.stats.Replays.Add(1)
+	}
+	c, err := w.d.dial(w)
+	if err != nil {
+		w.Problem = err.Error()
+		w.Timeout = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+		w.Refused = errors.Is(err, errForbidden)
+		if w.expired() {
+			return w.step(proxy.EventExpired)
+		}
+		return w.step(proxy.EventConnectFailed)
+	}
+	w.take(c)
+	return w.step(proxy.EventConnected)
+}
+
+func (w *work) take(c *upstream.Conn) {
+	w.up = c
+	w.ur, w.uw = 0, 0
+	c.Endpoint.Begin()
+}
+
+// keep gives the connection back after a whole exchange.
+func (w *work) keep() {
+	c := w.up
+	w.up = nil
+	c.Endpoint.End()
+	c.Endpoint.Put(c, time.Now())
+}
+
+// drop closes the connection: something of an exchange is left on it.
+func (w *work) drop() {
+	c := w.up
+	w.up = nil
+	c.Endpoint.End()
+	_ = c.Net.Close()
+}
+
+var errForbidden = errors.New("address may not be dialled")
+
+// dial makes a new connection to the endpoint, TLS included, within the cluster's connect timeout.
+func (d *Driver) dial(w *work) (*upstream.Conn, error) {
+	e, s := w.Endpoint, w.To.Settings()
+	if !d.Clusters.Allowed(e.Addr.Addr()) {
+		return nil, errForbidden
+	}
+	d.stats.BackendDials.Add(1)
+	ctx := context.Background()
+	if s.Connect > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.Connect)
+		defer cancel()
+	}
+	if !w.expires.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, w.expires)
+		defer cancel()
+	}
+	var dialer net.Dialer
+	nc, err := dialer.DialContext(ctx, "tcp", e.Text)
+	if err != nil {
+		return nil, err
+	}
+	tcp := nc.(*net.TCPConn)
+	if s.TLS == nil {
+		c := upstream.NewConn(e, s, tcp, tcp)
+		c.IO = newPeeker(tcp)
+		return c, nil
+	}
+	t := tls.Client(tcp, s.TLS)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = tcp.Close()
+		return nil, err
+	}
+	c := upstream.NewConn(e, s, tcp, t)
+	c.IO = newPeeker(tcp)
+	return c, nil
+}
+
+func (w *work) expired() bool { return !w.expires.IsZero() && !time.Now().Before(w.expires) }
+
+// send writes the request and waits for the response's head. A body that is at hand goes with the head; another one
+// flows beside, so that an early response is seen.
+func (w *work) send() proxy.Action {
+	w.Sent, w.Reused, w.Kept = false, w.up.Reused, true
+	r := &w.Request
+	framing := w.head.Framing
+	sees, changes := w.SeesRequestData()
+	switch {
+	case r.Buffered:
+		framing, sees = http1.Length, false
+		if len(r.Body) == 0 && w.head.Framing == http1.None {
+			framing = http1.None
+		}
+	case framing == http1.Length && changes:
+		framing = http1.Chunked
+	}
+	w.out = http1.AppendRequest(w.out[:0], r, w.Target(), framing)
+	flows := false
+	switch {
+	case r.Buffered:
+		w.out = append(w.out, r.Body...)
+	case framing == http1.None || w.upgrading():
+	case w.replaying():
+		return w.resend()
+	case framing == http1.Length && !sees && w.body.whole() && !r.Continue:
+		p, _, _ := w.body.Offer()
+		w.out = append(w.out, p...)
+		w.body.data = p // kept: the request can be sent again
+		w.BytesIn = int64(len(p))
+	default:
+		flows, w.Kept = true, false
+	}
+	n, err := w.up.Net.Write(w.out)
+	w.Sent = n > 0
+	if flows && err == nil {
+		w.startPump(framing, sees)
+	}
+	if err != nil && n == 0 && w.Reused {
+		return w.failed(err)
+	}
+	return w.readResponse() // after a failed write too: the backend may have said why before it closed
+}
+
+// upgrading requests have no body; what follows the head waits for the backend's answer.
+func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
+
+// replaying reports whether the body was sent before, on a connection that had died.
+func (w *work) replaying() bool { return w.body.data != nil && w.Tries > 0 && w.Fresh }
+
+// resend writes head and body once more.
+func (w *work) resend() proxy.Action {
+	w.out = append(w.out, w.body.data...)
+	n, err := w.up.Net.Write(w.out)
+	w.Sent = n > 0
+	if err != nil && n == 0 {
+		return w.failed(err)
+	}
+	return w.readResponse()
+}
+
+func (w *work) failed(err error) proxy.Action {
+	w.Problem = err.Error()
+	w.drop()
+	return w.step(proxy.EventBackendFailed)
+}
+
+// step is Flow.Step under the lock that a running pump's hooks take too.
+func (w *work) step(e proxy.Event) proxy.Action {
+	if !w.pump.running {
+		return w.Step(e)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Step(e)
+}
+
+// readResponse reads until a final response's head is there and passes interim responses on.
+func (w *work) readResponse() proxy.Action {
+	sent := w.Start
+	first := w.firstByte()
+	w.reply.Reset()
+	for {
+		for w.ur < w.uw {
+			w.Response.Header.Reset()
+			n, h, fault := w.reply.ParseResponse(w.ub[w.ur:w.uw], w.Request.Method, &w.Response)
+			if fault != nil {
+				w.Problem = fault.Error()
+				w.drop()
+				w.Kept = false // it did answer, so it is not asked again
+				return w.step(proxy.EventBackendFailed)
+			}
+			if n == 0 {
+				break
+			}
+			w.ur += n
+			if s := w.Response.Status; s >= 200 || s == 101 {
+				return w.final(h)
+			}
+			if a, gone := w.interim(); gone {
+				return a
+			}
+			w.reply.Reset()
+		}
+		if w.uw == len(w.ub) && !w.growBackend() {
+			return w.failed(errHeadTooLong)
+		}
+		if a, ended := w.fillBackend(sent, first); ended {
+			return a
+		}
+	}
+}
+
+var errHeadTooLong = errors.New("response head over the limit")
+
+func (w *work) growBackend() bool {
+	if w.ur > 0 {
+		w.uw = copy(w.ub, w.ub[w.ur:w.uw])
+		w.ur = 0
+		w.reply.Reset()
+		return true
+	}
+	if len(w.ub) >= 8*bufferSize {
+		return false
+	}
+	b := make([]byte, 2*len(w.ub))
+	w.uw = copy(b, w.ub[:w.uw])
+	w.ub = b
+	w.reply.Reset()
+	return true
+}
+
+// firstByte is how long the backend may take until its head, 0: without end.
+func (w *work) firstByte() time.Duration {
+	m := w.Flow.Matched
+	if m.Unlimited {
+		return 0
+	}
+	d := w.To.Settings().FirstByte
+	if m.Backend > 0 && (d == 0 || m.Backend < d) {
+		d = m.Backend
+	}
+	return d
+}
+
+// fillBackend reads once from the backend while a head is awaited. While it waits it looks now and then whether the client
+// is still there and whether a time is over: so one deadline, set about once a second, serves all of that.
+func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, bool) {
+	now := sent
+	for {
+		w.setDeadline(now, sent, first)
+		if w.pump.running && w.pump.over() && (w.pump.client != nil || w.pump.verdict.Status != 0) {
+			return w.pumpFailed(), true
+		}
+		n, err := w.up.Net.Read(w.ub[w.uw:])
+		w.uw += n
+		if n > 0 {
+			return 0, false
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			if w.pump.running && w.pump.over() && w.pump.client != nil {
+				return w.pumpFailed(), true
+			}
+			return w.failed(err), true
+		}
+		now = time.Now()
+		w.up.Deadline = time.Time{}
+		if w.pump.running {
+			if !w.pump.over() {
+				sent = now // the time for the first byte begins when the request is sent
+			} else if w.pump.client != nil || w.pump.verdict.Status != 0 {
+				return w.pumpFailed(), true
+			}
+		}
+		if w.expired() {
+			w.drop()
+			return w.step(proxy.EventExpired), true
+		}
+		if first > 0 && now.Sub(sent) >= first {
+			w.drop()
+			return w.step(proxy.EventTimeout), true
+		}
+		if gone, _ := w.c.Gone(); gone {
+			w.drop()
+			return w.step(proxy.EventClientGone), true
+		}
+	}
+}
+
+// setDeadline makes the next read end at the nearest of the probe, the first byte's time and the exchange's end.
+func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
+	at := now.Add(2 * probe)
+	exact := false
+	if first > 0 {
+		if t := sent.Add(first); t.Before(at) {
+			at, exact = t, true
+		}
+	}
+	if !w.expires.IsZero() && w.expires.Before(at) {
+		at, exact = w.expires, true
+	}
+	d := w.up.Deadline
+	if exact || d.IsZero() || d.Before(now.Add(probe)) || d.After(at) {
+		w.up.Deadline = at
+		_ = w.up.Net.SetReadDeadline(at)
+	}
+}
+
+// pumpFailed ends an exchange whose request body failed before the backend answered.
+func (w *work) pumpFailed() proxy.Action {
+	w.pump.running = false
+	w.drop()
+	w.Close = true
+	if v := w.pump.verdict; v.Status != 0 {
+		return w.Refuse(v)
+	}
+	return w.bodyFailed(w.pump.client)
+}
+
+// interim passes a 1xx response on, to a client that can read it (RFC 9110 section 15.2).
+func (w *work) interim() (proxy.Action, bool) {
+	if w.Request.Version == 0 {
+		return 0, false
+	}
+	w.out = http1.AppendResponse(w.out[:0], &w.Response, http1.None, false)
+	if _, err := w.c.Write(w.out); err != nil {
+		w.drop()
+		return w.step(proxy.EventClientGone), true
+	}
+	if w.Response.Status == 100 {
+		w.Request.Continue = false
+	}
+	return 0, false
+}
+
+// final takes a final response's head.
+func (w *work) final(h http1.Head) proxy.Action {
+	w.uhead = h
+	w.ubody.begin(w)
+	w.Waited = time.Since(w.Start)
+	return w.step(proxy.EventBackendHead)
+}

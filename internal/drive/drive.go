@@ -1,0 +1,101 @@
+// Package drive owns the sockets, timers and goroutines of exchanges and relays and does what proxy says. It is the
+// only room that blocks. It decides nothing: what to send, where to and what to answer comes from proxy.Flow.
+package drive
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+const (
+	bufferSize = 16 << 10 // of a connection's buffers; a head may grow its own up to the limits of http1
+	probe      = time.Second
+)
+
+// Driver serves client connections. Its fields are set before the first Serve and not changed.
+type Driver struct {
+	Edge     *proxy.Edge
+	Clusters *upstream.Set
+	Limits   http1.Limits
+	Log      *slog.Logger
+	// Header is the time for a request's head, Idle how long a connection waits for the next request, WriteStall how long the client
+	// may take nothing of what is written to it. 0: without end.
+	Header, Idle, WriteStall time.Duration
+	// BodyRate is how many bytes of a request body a client must send in each BodyWindow while the edge reads. 0: no limit.
+	BodyRate   int64
+	BodyWindow time.Duration
+	// Dial makes connections to backends; nil: a net.Dialer.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	works  sync.Pool // *work
+	shards atomic.Uint32
+	stats  Stats
+}
+
+// Stats are counts for metrics.
+type Stats struct {
+	ClientConns, BackendDials, BackendReuses, Replays atomic.Int64
+}
+
+// Stats returns the counters, which go on counting.
+func (d *Driver) Stats() *Stats { return &d.stats }
+
+// work is what an exchange needs and an idle connection does not: it comes from a pool when a request arrives.
+type work struct {
+	proxy.Flow
+
+	d      *Driver
+	c      *listener.Conn
+	parser http1.Parser
+	reply  http1.Parser // for responses
+	in     []byte       // unread bytes from the client are in[r:w]
+	r, w   int
+	out    []byte // heads, and bodies that fit behind them
+	head   http1.Head
+	body   clientBody
+	pump   pump
+
+	up      *upstream.Conn
+	ub      []byte // unread bytes from the backend are ub[ur:uw]
+	ur, uw  int
+	uhead   http1.Head
+	ubody   backendBody
+	expires time.Time  // the route's limit on the exchange, zero: none
+	mu      sync.Mutex // for the flow's hooks, while a pump runs
+}
+
+func (d *Driver) work() *work {
+	w, _ := d.works.Get().(*work)
+	if w == nil {
+		w = &work{d: d, in: make([]byte, bufferSize), out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
+		w.parser.Limits = d.Limits
+	}
+	return w
+}
+
+// free puts w back unless a long head has made its buffer large.
+func (d *Driver) free(w *work) {
+	w.c, w.up, w.r, w.w, w.ur, w.uw = nil, nil, 0, 0, 0, 0
+	if cap(w.in) > 4*bufferSize || cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {
+		return
+	}
+	d.works.Put(w)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

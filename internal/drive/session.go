@@ -1,0 +1,222 @@
+package drive
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+)
+
+// session is one client connection. Between two requests it holds no buffer: work comes when bytes do.
+type session struct {
+	d    *Driver
+	c    *listener.Conn
+	info proxy.ConnInfo
+	w    *work
+}
+
+// Serve carries the exchanges of one client connection until it ends, and closes it.
+func (d *Driver) Serve(c *listener.Conn) {
+	defer c.Close()
+	if err := c.Handshake(); err != nil {
+		d.Log.Debug("handshake failed", "peer", c.Peer(), "err", err)
+		return
+	}
+	d.stats.ClientConns.Add(1)
+	defer d.stats.ClientConns.Add(-1)
+	s := session{d: d, c: c}
+	s.info = proxy.ConnInfo{Group: c.Group, Port: c.Port, Peer: c.Peer(), TLS: c.TLS() != nil, SNI: c.SNI(), Shard: d.shards.Add(1)}
+	s.info.PeerText = s.info.Peer.Addr().AppendTo(nil)
+	s.info.Name = []byte(strings.ToLower(s.info.SNI))
+	s.info.PortText = proxy.AppendPort(nil, c.Port)
+	for {
+		if s.w == nil {
+			if !c.Idle(time.Now(), d.Idle) {
+				return
+			}
+			_, n, err := c.ReadPooled(&s)
+			if err != nil {
+				return
+			}
+			s.w.w = n
+			c.Busy()
+		}
+		if !s.w.exchange(&s.info) {
+			s.Give(nil)
+			return
+		}
+		if s.w.r == s.w.w {
+			s.Give(nil)
+		} else {
+			s.w.shift()
+		}
+	}
+}
+
+// Take and Give make a session the pool that its connection reads from: a buffer is taken when bytes are there, and
+// work comes with it.
+func (s *session) Take() []byte {
+	s.w = s.d.work()
+	s.w.c = s.c
+	return s.w.in
+}
+
+// Give returns the work, and the buffer with it.
+func (s *session) Give([]byte) {
+	s.d.free(s.w)
+	s.w = nil
+}
+
+// shift moves what was read of the next request to the front of the buffer.
+func (w *work) shift() {
+	w.w = copy(w.in, w.in[w.r:w.w])
+	w.r = 0
+}
+
+// exchange carries one request, part of which has arrived, to its end and reports whether the connection goes on.
+func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
+	now := time.Now()
+	if !w.Begin(w.d.Edge, info, now) {
+		return false
+	}
+	defer w.finish()
+	act, ok := w.readHead(now)
+	if !ok {
+		return false
+	}
+	for {
+		switch act {
+		case proxy.ActionWait:
+			act = w.wait()
+		case proxy.ActionBuffer:
+			act = w.bufferRequest()
+		case proxy.ActionConnect:
+			act = w.connect()
+		case proxy.ActionSend:
+			act = w.send()
+		case proxy.ActionHold:
+			act = w.hold()
+		case proxy.ActionRespond:
+			return w.respond()
+		case proxy.ActionAnswer:
+			return w.answer()
+		case proxy.ActionRelay:
+			return w.relay()
+		case proxy.ActionAbort:
+			w.stop()
+			return false
+		default:
+			panic("drive: unknown action")
+		}
+	}
+}
+
+// finish gives back what the exchange held. It runs last, whatever happened.
+func (w *work) finish() {
+	w.stop()
+	w.End(time.Now())
+	w.body.reset(w)
+	w.expires = time.Time{}
+	w.head, w.uhead = http1.Head{}, http1.Head{}
+}
+
+// readHead reads until the head of a request is there. false: the connection ends without an answer.
+func (w *work) readHead(start time.Time) (proxy.Action, bool) {
+	w.parser.Reset()
+	w.c.WriteWithin(start, w.d.WriteStall)
+	for waited := false; ; waited = true {
+		n, h, fault := w.parser.ParseRequest(w.in[w.r:w.w], &w.Request)
+		switch {
+		case fault != nil:
+			w.Fault = proxy.Fault{Status: fault.Status, Reason: fault.Reason, Detail: fault.Detail}
+			w.head = http1.Head{Close: true}
+			return w.Step(proxy.EventMalformed), true
+		case n > 0:
+			w.r += n
+			w.head = h
+			w.body.begin(w)
+			act := w.Step(proxy.EventHead)
+			if m := w.Flow.Matched; m != nil && m.Request > 0 {
+				w.expires = start.Add(m.Request)
+			}
+			return act, true
+		}
+		if w.w == len(w.in) {
+			w.grow()
+		}
+		if !waited {
+			w.c.ReadWithin(start, w.d.Header)
+		}
+		k, err := w.c.Read(w.in[w.w:])
+		w.w += k
+		if k == 0 && err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && w.w > w.r {
+				w.Fault = proxy.Fault{Status: 408, Reason: "header_timeout", Detail: "the head was not there in time"}
+				w.head = http1.Head{Close: true}
+				return w.Step(proxy.EventMalformed), true
+			}
+			w.Reason = "client_gone"
+			w.Response.Status = 499
+			return 0, false
+		}
+	}
+}
+
+// grow makes room for a head larger than the buffer. http1's limits bound it: a head over them is refused.
+func (w *work) grow() {
+	b := make([]byte, 2*len(w.in))
+	w.w = copy(b, w.in[w.r:w.w])
+	w.r = 0
+	w.in = b
+	w.parser.Reset()
+}
+
+// wait runs a step's wait. The connection's goroutine is allowed to block; the client may leave meanwhile.
+func (w *work) wait() proxy.Action {
+	ctx := context.Background()
+	if !w.expires.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, w.expires)
+		defer cancel()
+	}
+	w.Resume = w.Verdict.Wait(ctx)
+	if gone, _ := w.c.Gone(); gone {
+		return w.Step(proxy.EventClientGone)
+	}
+	return w.Step(proxy.EventResumed)
+}
+
+// answer writes a response whose body is at hand, and says whether the connection goes on.
+func (w *work) answer() bool {
+	w.stop()
+	unread := !w.body.skip()
+	r := &w.Response
+	end := w.Close || w.head.Close || unread || w.c.Closing()
+	framing := http1.Length
+	if bodiless(r.Status) {
+		framing = http1.None
+	}
+	w.out = http1.AppendResponse(w.out[:0], r, framing, end)
+	if framing == http1.Length && string(w.Request.Method) != "HEAD" {
+		w.out = append(w.out, r.Body...)
+		w.BytesOut = int64(len(r.Body))
+	}
+	if _, err := w.c.Write(w.out); err != nil {
+		return false
+	}
+	if unread || w.Fault.Status != 0 {
+		w.c.Linger()
+	}
+	return !end
+}
+
+// bodiless responses have no body whatever their head says (RFC 9110 section 6.4.1).
+func bodiless(status int) bool { return status < 200 || status == 204 || status == 304 }
+
+var _ exchange.Body = (*clientBody)(nil)

@@ -1,0 +1,282 @@
+// Package edge is the apply loop of the data side: what the feed holds becomes sockets, certificates, clusters and a
+// snapshot, in an order in which nothing is served before all that it needs is there, and is acknowledged when it is
+// live. It is the same in one process and, later, in a managed proxy.
+package edge
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/cert"
+	"github.com/gatehouse-io/gatehouse/internal/compile"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/drive"
+	"github.com/gatehouse-io/gatehouse/internal/feed"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+// Options of an Edge.
+type Options struct {
+	Feed     *feed.Memory
+	Steps    []policy.Step
+	Recorder *telemetry.Recorder
+	Log      *slog.Logger
+	Allow    func(netip.Addr) bool // which backend addresses may be dialled; nil: all
+	Lookup   upstream.Lookup
+}
+
+// Edge is a data side.
+type Edge struct {
+	o         Options
+	clusters  *upstream.Set
+	resolver  *upstream.Resolver
+	secrets   secret.Store
+	compiler  *compile.Compiler
+	proxy     *proxy.Edge
+	driver    *drive.Driver
+	listeners *listener.Set
+	ready     atomic.Bool
+	rebound   chan struct{}
+
+	// Of the apply loop alone.
+	seen      feed.State
+	stores    map[string]*cert.Store
+	certFault []diag.Fault
+	backends  map[string]backendTLS
+	faults    []diag.Fault // of compiling
+	refused   map[string]listener.State
+	snapshot  *proxy.Snapshot
+}
+
+// backendTLS is the settings made for a cluster, kept while nothing they were made of changes.
+type backendTLS struct {
+	config   *ir.Cluster
+	material []*secret.Material
+	settings *upstream.Settings
+}
+
+// Times of DESIGN.md, "Default limits".
+const (
+	headerTime = 10 * time.Second
+	idleTime   = 90 * time.Second
+	writeStall = 60 * time.Second
+	bodyRate   = 240
+	bodyWindow = 30 * time.Second
+)
+
+// New makes an Edge that serves nothing yet.
+func New(o Options) *Edge {
+	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, rebound: make(chan struct{}, 1)}
+	e.clusters = upstream.NewSet(o.Allow)
+	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
+	e.proxy = proxy.NewEdge(o.Recorder)
+	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)
+	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime, WriteStall: writeStall,
+		BodyRate: bodyRate, BodyWindow: bodyWindow}
+	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Changed: func() {
+		select {
+		case e.rebound <- struct{}{}:
+		default:
+		}
+	}})
+	return e
+}
+
+// Run applies what the feed brings until ctx ends. It leaves what it serves as it is: Drain ends that.
+func (e *Edge) Run(ctx context.Context) {
+	go e.resolver.Run(ctx)
+	sweep := time.NewTicker(time.Second)
+	defer sweep.Stop()
+	for {
+		st, changed := e.o.Feed.Latest()
+		if st.ConfigVersion > 0 && st.EndpointsVersion > 0 && st.SecretsVersion > 0 {
+			e.apply(ctx, st)
+		}
+	wait:
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+				break wait
+			case <-e.rebound:
+				e.acknowledge(e.listeners.States())
+			case now := <-sweep.C:
+				e.clusters.Sweep(now)
+			}
+		}
+	}
+}
+
+// apply makes a state live. The order matters: secrets and clusters first, then the sockets, then the snapshot that sends traffic to
+// them.
+func (e *Edge) apply(ctx context.Context, st feed.State) {
+	old := e.seen
+	secrets, config := st.SecretsVersion != old.SecretsVersion, st.ConfigVersion != old.ConfigVersion
+	if secrets {
+		e.secrets.Swap(st.Secrets)
+	}
+	next := e.snapshot
+	if config {
+		next, e.faults = e.compiler.Compile(st.Config)
+	}
+	if secrets || config {
+		e.certificates(st)
+		e.configure(st)
+	}
+	if config || st.EndpointsVersion != old.EndpointsVersion {
+		e.endpoints(ctx, st, old.Endpoints)
+	}
+	e.seen = st
+	var states map[string]listener.State
+	if secrets || config {
+		wanted, refused := listener.Sockets(st.Config.Listeners, e.stores)
+		e.refused = refused
+		if config { // before the sockets: one that is new must find its routes
+			e.proxy.Swap(next)
+			e.snapshot = next
+			e.retain()
+		}
+		states = e.listeners.Apply(wanted)
+		if !e.ready.Load() {
+			e.listeners.Start()
+			e.ready.Store(true)
+		}
+	} else {
+		states = e.listeners.States()
+	}
+	e.acknowledge(states)
+}
+
+// certificates builds the certificate store of every HTTPS listener.
+func (e *Edge) certificates(st feed.State) {
+	stores := make(map[string]*cert.Store, len(e.stores))
+	e.certFault = e.certFault[:0:0]
+	for _, l := range st.Config.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		s, faults := cert.Build(e.stores[l.Key], l.TLS, st.Secrets)
+		stores[l.Key] = s
+		for _, f := range faults {
+			e.certFault = append(e.certFault, diag.Fault{
+				Object: diag.Ref{Kind: f.Source.Kind, Namespace: f.Source.Namespace, Name: f.Source.Name}, Path: f.Source.Field,
+				Message: f.Message, Hint: f.Hint, Reason: "InvalidCertificateRef"})
+		}
+	}
+	e.stores = stores
+}
+
+// configure gives every cluster its settings. They are made anew only when something they are made of has changed, because
+// TLS settings hold the sessions to resume.
+func (e *Edge) configure(st feed.State) {
+	live := make(map[string]bool, len(st.Config.Clusters))
+	for _, c := range st.Config.Clusters {
+		live[c.Key] = true
+		b := backendTLS{config: c}
+		if c.TLS != nil {
+			for _, h := range append(slices.Clone(c.TLS.CAs), c.TLS.ClientID) {
+				b.material = append(b.material, st.Secrets[h])
+			}
+		}
+		if old, ok := e.backends[c.Key]; ok && old.config == c && slices.Equal(old.material, b.material) {
+			continue
+		}
+		b.settings = e.settings(c, st.Secrets)
+		e.backends[c.Key] = b
+		k := e.clusters.Acquire(c.Key)
+		k.Configure(b.settings)
+		e.clusters.Release(k)
+	}
+	maps.DeleteFunc(e.backends, func(k string, _ backendTLS) bool { return !live[k] })
+}
+
+func (e *Edge) settings(c *ir.Cluster, secrets secret.Set) *upstream.Settings {
+	if c.TLS == nil {
+		return upstream.NewSettings(c, nil, "")
+	}
+	t, err := cert.Backend(c.TLS, secrets)
+	if err != nil { // never in clear text instead
+		return upstream.NewSettings(c, nil, err.Error())
+	}
+	return upstream.NewSettings(c, t, "")
+}
+
+// endpoints fills the clusters whose endpoints have changed, and those that are new.
+func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
+	for _, c := range st.Config.Clusters {
+		es := st.Endpoints[c.Key]
+		k := e.clusters.Acquire(c.Key)
+		if was, ok := old[c.Key]; !ok || !k.Filled() || !same(was, es) {
+			e.resolver.Apply(ctx, k, es)
+		}
+		e.clusters.Release(k)
+	}
+	for key := range old {
+		if _, ok := st.Endpoints[key]; !ok {
+			e.resolver.Forget(key)
+		}
+	}
+}
+
+// same compares by identity: a slice that did not change is kept from one version to the next.
+func same(a, b []ir.Endpoint) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// retain drops the counters of what is no longer served.
+func (e *Edge) retain() {
+	listeners := make(map[string]bool, len(e.seen.Config.Listeners))
+	for _, l := range e.seen.Config.Listeners {
+		listeners[l.Key] = true
+	}
+	e.o.Recorder.Retain(func(k string) bool { return listeners[k] }, func(string) bool { return true })
+}
+
+func (e *Edge) acknowledge(states map[string]listener.State) {
+	a := feed.Ack{ConfigVersion: e.seen.ConfigVersion, EndpointsVersion: e.seen.EndpointsVersion,
+		SecretsVersion: e.seen.SecretsVersion, Listeners: map[string]feed.ListenerState{}}
+	for k, s := range states {
+		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
+		if s.Note != "" {
+			e.o.Log.Info("listener bound elsewhere", "listener", k, "note", s.Note)
+		}
+	}
+	for k, s := range e.refused {
+		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
+	}
+	a.Faults = append(slices.Clone(e.faults), e.certFault...)
+	e.o.Feed.Acknowledge(a)
+}
+
+// Ready reports whether the first snapshot is live and every bind was tried.
+func (e *Edge) Ready() bool { return e.ready.Load() }
+
+// Snapshot is what serves now, nil before the first.
+func (e *Edge) Snapshot() *proxy.Snapshot { return e.proxy.Snapshot() }
+
+// Driver is the driver, for its counters.
+func (e *Edge) Driver() *drive.Driver { return e.driver }
+
+// Listeners are the sockets, for their counters.
+func (e *Edge) Listeners() *listener.Set { return e.listeners }
+
+// Clusters are the live clusters, for metrics and explanations.
+func (e *Edge) Clusters() *upstream.Set { return e.clusters }
+
+// Drain ends serving without losing what is in flight: for grace new connections are still taken, then those in use may
+// finish until ctx ends. It returns how many did not.
+func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
+	return e.listeners.Drain(ctx, grace)
+}

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
+
+// refuse answers with a problem document.
+func (f *Flow) refuse(status int, reason, detail string) Action {
+	if detail != "" {
+		f.Detail = detail
+	}
+	return f.answer(policy.Verdict{Status: status, Reason: reason})
+}
+
+// answer makes a response of a verdict and runs the response hooks of the steps that ran over it.
+func (f *Flow) answer(v policy.Verdict) Action {
+	f.stage = stageAnswer
+	f.compose(v)
+	if w := f.responseHooks(); w.Status != 0 && v.Status < 400 {
+		// Deny is terminal: a hook may turn an answer into a refusal, never a refusal into something else.
+		f.compose(w)
+	}
+	return ActionAnswer
+}
+
+// responseHooks runs the response hooks in reverse order; the first one that decides ends it.
+func (f *Flow) responseHooks() policy.Verdict {
+	for i := f.ran - 1; i >= 0; i-- {
+		h := f.step(i).Handler.Response
+		if h == nil {
+			continue
+		}
+		f.Enter(i)
+		if v := h(&f.Exchange); v.Status != 0 {
+			f.traced(f.step(i), v)
+			return v
+		}
+	}
+	return policy.Verdict{}
+}
+
+var (
+	nameContentType  = []byte("Content-Type")
+	nameCacheControl = []byte("Cache-Control")
+	typeProblem      = []byte("application/problem+json")
+	typeHTML         = []byte("text/html; charset=utf-8")
+	valueNoStore     = []byte("no-store")
+)
+
+// compose fills the response from a verdict. A verdict of 400 or more without a body gets a problem document (RFC 9457),
+// or a short page for a client that prefers HTML.
+func (f *Flow) compose(v policy.Verdict) Action {
+	r := &f.Response
+	r.Header.Reset()
+	r.Trailer.Reset()
+	r.Status, r.Edge, r.Version = v.Status, true, exchange.HTTP11
+	f.Reason = v.Reason
+	if v.Detail != "" {
+		f.Detail = v.Detail
+	}
+	for _, h := range v.Header {
+		r.Header.Append(h.Name, h.Value)
+	}
+	r.Body = v.Body
+	if v.Body == nil && v.Status >= 400 {
+		if prefersHTML(f.Request.Header.Get("Accept")) {
+			r.Header.Append(nameContentType, typeHTML)
+			f.body = f.appendPage(f.body[:0], v.Status, v.Reason)
+		} else {
+			r.Header.Append(nameContentType, typeProblem)
+			f.body = f.appendProblem(f.body[:0], v.Status, v.Reason)
+		}
+		r.Header.Append(nameCacheControl, valueNoStore)
+		r.Body = f.body
+	}
+	r.Buffered = true
+	r.ContentLength = int64(len(r.Body))
+	return ActionAnswer
+}
+
+// prefersHTML is a coarse negotiation (RFC 9110 section 12.5.1): a browser names text/html, a program seldom does.
+func prefersHTML(accept []byte) bool {
+	html := bytes.Index(accept, []byte("text/html"))
+	if html < 0 {
+		return false
+	}
+	json := bytes.Index(accept, []byte("json"))
+	return json < 0 || html < json
+}
+
+// appendProblem writes {"type","title","status","reason","requestId"}. Reasons are words of ours and ids are checked: nothing
+// needs escaping.
+func (f *Flow) appendProblem(b []byte, status int, reason string) []byte {
+	b = append(b, `{"type":"about:blank","title":"`...)
+	b = append(b, exchange.StatusText(status)...)
+	b = append(b, `","status":`...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, `,"reason":"`...)
+	b = append(b, reason...)
+	if len(f.ID) > 0 {
+		b = append(b, `","requestId":"`...)
+		b = append(b, f.ID...)
+	}
+	return append(b, "\"}\n"...)
+}
+
+func (f *Flow) appendPage(b []byte, status int, reason string) []byte {
+	b = append(b, "<!doctype html><html><head><meta charset=\"utf-8\"><title>"...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, exchange.StatusText(status)...)
+	b = append(b, "</title></head><body><h1>"...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, exchange.StatusText(status)...)
+	b = append(b, "</h1><p>"...)
+	b = append(b, reason...)
+	b = append(b, "</p><p>Request "...)
+	b = append(b, f.ID...)
+	return append(b, "</p></body></html>\n"...)
+}

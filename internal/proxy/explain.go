@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/route"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
+)
+
+// Explanation is what the edge would do with one request, and why. Nothing is counted, written or called to find out.
+type Explanation struct {
+	Site     string        `json:"site"`               // "Gateway/shop/public port 8000"
+	Listener string        `json:"listener,omitempty"` // key
+	Why      string        `json:"listenerWhy,omitempty"`
+	Match    []string      `json:"match"` // how the route was found, a line each
+	Route    string        `json:"route,omitempty"`
+	Source   string        `json:"source,omitempty"` // object and field the route comes from
+	Phases   []PhaseResult `json:"phases,omitempty"` // of the steps that ran, in their order
+	Backend  string        `json:"backend,omitempty"`
+	Target   string        `json:"target,omitempty"`    // method and target that the backend gets
+	Host     string        `json:"host,omitempty"`      // Host that the backend gets
+	Endpoint []string      `json:"endpoints,omitempty"` // those that take requests
+	Status   int           `json:"status,omitempty"`    // of an answer that the edge makes itself
+	Reason   string        `json:"reason,omitempty"`
+	Detail   string        `json:"detail,omitempty"`
+	Location string        `json:"location,omitempty"` // of a redirect
+}
+
+// PhaseResult is one step's part.
+type PhaseResult struct {
+	Phase   string `json:"phase"`
+	Step    string `json:"step"`
+	Verdict string `json:"verdict"`
+	Source  string `json:"source"`
+}
+
+// traced notes a step's verdict when the exchange is explained.
+func (f *Flow) traced(s *Step, v policy.Verdict) {
+	if f.trace == nil {
+		return
+	}
+	p := PhaseResult{Phase: s.Phase.String(), Step: s.Config.Name, Verdict: "goes on", Source: s.Config.Source().String()}
+	switch {
+	case v.Status != 0:
+		p.Verdict = fmt.Sprintf("answer %d", v.Status)
+		if v.Reason != "" {
+			p.Verdict += ", " + v.Reason
+		}
+	case v.Wait != nil:
+		p.Verdict = "would ask " + v.Detail
+	}
+	f.trace.Phases = append(f.trace.Phases, p)
+}
+
+// silent is a Recorder that records nothing.
+type silent struct{}
+
+func (silent) NewID(dst []byte) []byte { return append(dst, "explained"...) }
+func (silent) Record(*exchange.Exchange, *telemetry.Listener, *telemetry.Route, time.Duration) {
+}
+func (silent) Listener(string) *telemetry.Listener   { return nil }
+func (silent) Route(string, string) *telemetry.Route { return nil }
+
+// NoRecorder returns a Recorder that records nothing, for snapshots that only explain.
+func NoRecorder() Recorder { return silent{} }
+
+// Explain runs the real chain of a snapshot dry on a request whose head is in r, which came to a group and port. r is changed.
+func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPort, r *exchange.Request) *Explanation {
+	x := &Explanation{Site: fmt.Sprintf("%s port %d", group, port)}
+	site := s.Table.Site(group, port)
+	if site != nil {
+		q := route.Query{Host: r.Host, Path: r.Path, Method: r.Method, RawQuery: r.Query, Header: &r.Header}
+		x.explainMatch(site.Explain(&q))
+	}
+	e := NewEdge(silent{})
+	e.snapshot.Store(&Snapshot{Config: s.Config, Version: s.Version, Table: s.Table, Listeners: s.Listeners})
+	var f Flow
+	c := &ConnInfo{Group: group, Port: port, Peer: from, TLS: tls, PortText: AppendPort(nil, port)}
+	c.PeerText = from.Addr().AppendTo(nil)
+	f.Begin(e, c, time.Time{})
+	f.Dry, f.trace = true, x
+	f.Request = *r
+	act := f.Step(EventHead)
+	for act == ActionBuffer || act == ActionWait {
+		if act == ActionBuffer {
+			act = f.Step(EventBody)
+			continue
+		}
+		f.Resume = f.Verdict.Wait(context.Background())
+		act = f.Step(EventResumed)
+	}
+	x.conclude(&f, act)
+	return x
+}
+
+// conclude writes down how it ended.
+func (x *Explanation) conclude(f *Flow, act Action) {
+	if r := f.Matched; r != nil {
+		x.Route, x.Source = r.Name, r.Config.Source.String()
+	}
+	x.Listener = f.Listener
+	if f.backend != nil {
+		x.Backend = f.backend.Config.Cluster
+		if n := len(f.Matched.Backends); n > 1 {
+			x.Backend += fmt.Sprintf(" (weight %d of %d; one of %d, by chance)", f.backend.Weight, f.Matched.Total, n)
+		}
+		if c := f.backend.Cluster; c != nil {
+			for _, e := range c.Endpoints() {
+				x.Endpoint = append(x.Endpoint, e.Text)
+			}
+		}
+	}
+	if act == ActionAnswer {
+		x.Status, x.Reason, x.Detail = f.Response.Status, f.Reason, f.Detail
+		x.Location = string(f.Response.Header.Get("Location"))
+		return
+	}
+	target := string(f.Target())
+	if f.Request.HasQuery {
+		target += "?" + string(f.Request.Query)
+	}
+	x.Target = string(f.Request.Method) + " " + target
+	x.Host = string(f.Request.Authority)
+}
+
+// explainMatch puts the route table's explanation into lines.
+func (x *Explanation) explainMatch(m route.Explanation) {
+	x.Why = m.ListenerWhy
+	add := func(format string, a ...any) { x.Match = append(x.Match, fmt.Sprintf(format, a...)) }
+	for _, t := range m.Hosts {
+		add("host %s: %s", hostText(t.Host), plural(t.Routes, "route"))
+	}
+	switch {
+	case m.Route == nil:
+		add("no route: %s", m.Why)
+		if n := m.Nearest; n != nil && n.Route != nil {
+			add("nearest: %s (%s): %s", ir.MatchText(&n.Route.Match), n.Route.Source, strings.Join(n.Failed, "; "))
+		}
+	case m.Next != nil:
+		add("%s wins over %s (%s): %s", ir.MatchText(&m.Route.Match), ir.MatchText(&m.Next.Match), m.Next.Source, m.Why)
+	default:
+		add("%s: %s", ir.MatchText(&m.Route.Match), m.Why)
+	}
+}
+
+func hostText(h *ir.Host) string {
+	if h.Hostname == "" {
+		return "any"
+	}
+	return h.Hostname
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Print writes the explanation for people, in the order of an exchange's life.
+func (x *Explanation) Print(w io.Writer) {
+	line := func(format string, a ...any) { fmt.Fprintf(w, format+"\n", a...) }
+	if x.Listener == "" {
+		line("listener: none at %s takes this host", x.Site)
+	} else {
+		line("listener: %s", x.Listener)
+	}
+	for _, m := range x.Match {
+		line("route: %s", m)
+	}
+	if x.Route != "" {
+		line("rule: %s", x.Source)
+	}
+	for _, p := range x.Phases {
+		line("%s: %s: %s (%s)", p.Phase, p.Step, p.Verdict, p.Source)
+	}
+	if x.Backend != "" {
+		line("backend: %s", x.Backend)
+	}
+	if x.Status != 0 {
+		s := fmt.Sprintf("answer: %d %s", x.Status, exchange.StatusText(x.Status))
+		if x.Reason != "" {
+			s += ", " + x.Reason
+		}
+		if x.Detail != "" {
+			s += ": " + x.Detail
+		}
+		line("%s", s)
+		if x.Location != "" {
+			line("location: %s", x.Location)
+		}
+		return
+	}
+	line("endpoints: %s", strings.Join(x.Endpoint, ", "))
+	line("forward: %s, Host %s", x.Target, x.Host)
+}

@@ -1,0 +1,540 @@
+// Package proxy is the life of an exchange: Flow.Step takes what happened (an Event) and says what to do next (an
+// Action). It decides everything and does nothing: no I/O, no clock, no goroutine. A driver (package drive) owns
+// sockets and timers, reports events and carries out actions.
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/route"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+// Event is what happened to an exchange.
+type Event uint8
+
+// The events that a driver reports.
+const (
+	EventHead            Event = iota // the request's head is in Flow.Request
+	EventMalformed                    // the request's head or body is refused: Flow.Fault says why
+	EventResumed                      // what Flow.Verdict.Wait returned is in Flow.Resume
+	EventBody                         // the whole request body is in Flow.Request.Body
+	EventBodyTooLarge                 // the request body did not fit the limit that was asked for
+	EventConnected                    // a connection to Flow.Endpoint is there
+	EventConnectFailed                // it could not be made: Flow.Problem says why
+	EventBackendFailed                // the connection failed before a response head came: Flow.Problem, Flow.Sent, Flow.Reused
+	EventBackendHead                  // a final response's head is in Flow.Response
+	EventBackendBody                  // the whole response body is in Flow.Response.Body
+	EventBackendTooLarge              // the response body did not fit the limit that was asked for
+	EventTimeout                      // no response head within the time for its first byte
+	EventExpired                      // the route's time for the whole exchange is over
+	EventClientGone                   // the client went away
+)
+
+// Action is what a driver does next.
+type Action uint8
+
+// The actions that Step asks for.
+const (
+	ActionWait    Action = iota // run Flow.Verdict.Wait where waiting is allowed, then EventResumed
+	ActionBuffer                // read the whole request body, at most Flow.Limit bytes, then EventBody
+	ActionConnect               // get a connection to Flow.Endpoint, an idle one unless Flow.Fresh, then EventConnected
+	ActionSend                  // write the request, let its body flow, read a response head
+	ActionHold                  // read the whole response body, at most Flow.Limit bytes, then EventBackendBody
+	ActionRespond               // write the response and let the backend's body flow
+	ActionRelay                 // write the 101 response and pass bytes both ways until both are done
+	ActionAnswer                // write the response whose body is Flow.Response.Body: the edge's own, or a buffered one
+	ActionAbort                 // end both connections without a further byte
+)
+
+// maxTries bounds how many endpoints are tried when connections cannot be made.
+const maxTries = 3
+
+// Flow is one exchange on its way, reused for the next one of its connection.
+type Flow struct {
+	exchange.Exchange
+
+	// From the driver.
+	Fault   Fault  // with EventMalformed
+	Problem string // with EventConnectFailed, EventBackendFailed: for the log
+	Sent    bool   // with EventBackendFailed: a byte of the request was written
+	Reused  bool   // with EventBackendFailed: the connection had carried an exchange before
+	Kept    bool   // with EventBackendFailed: the whole request can be sent again (no body, or all of it is still there)
+	Timeout bool   // with EventConnectFailed: the time for connecting was over
+	Refused bool   // with EventConnectFailed: the address may not be dialled
+	Resume  func(*exchange.Exchange) policy.Verdict
+
+	// For the driver.
+	Verdict  policy.Verdict // with ActionWait: its Wait is to be run
+	Limit    int64
+	Endpoint *upstream.Endpoint
+	To       *upstream.Cluster
+	Fresh    bool
+	Matched  *Route // nil: none
+	Close    bool   // the client's connection ends after this exchange
+	Detail   string // of the verdict that ended it, for the log
+
+	edge      *Edge
+	snapshot  *Snapshot
+	shard     uint32
+	site      *route.Site[*Route]
+	siteOf    *Snapshot
+	conn      *ConnInfo
+	query     route.Query
+	backend   *Backend
+	stage     stage
+	listener  *Listener
+	canonical bool // the backend gets the canonical path
+	at        int  // the next step of the stage
+	ran       int  // steps of the route, then of the backend, whose Request hook ran or was passed
+	replays   int
+	failed    *upstream.Endpoint
+	random    uint64
+	ended     bool
+	scratch   []byte // room for what is written into this exchange's head
+	body      []byte // room for an answer's body
+	trace     *Explanation
+}
+
+// Fault is why a message was refused before it could be routed.
+type Fault struct {
+	Status         int
+	Reason, Detail string
+}
+
+// ConnInfo is what is known of a client's connection; it does not change between its exchanges.
+type ConnInfo struct {
+	Group    string // of the listener
+	Port     uint16 // as clients see it
+	Peer     netip.AddrPort
+	PeerText []byte // the address of Peer as text
+	PortText []byte // Port as text
+	TLS      bool
+	SNI      string
+	Name     []byte // SNI in lower case
+	Shard    uint32
+}
+
+type stage uint8
+
+const (
+	stageRoute   stage = iota // hooks of the route's steps
+	stageBackend              // hooks of the backendRef's steps
+	stageForward              // with a backend
+	stageAnswer               // the response is decided
+)
+
+// Begin makes f ready for the next request of a connection; false: there is no snapshot yet. now is when the first byte
+// of its head was there.
+func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
+	f.Exchange.Reset()
+	f.edge, f.conn, f.shard = e, c, c.Shard
+	f.snapshot = e.acquire(c.Shard)
+	f.Fault, f.Problem, f.Detail = Fault{}, "", ""
+	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Fresh = false, false, false, false, false, false
+	f.Resume, f.Verdict = nil, policy.Verdict{}
+	f.Endpoint, f.To, f.Matched, f.backend, f.failed = nil, nil, nil, nil, nil
+	f.Close, f.ended, f.canonical = false, false, false
+	f.listener = nil
+	f.stage, f.at, f.ran, f.replays, f.Limit = stageRoute, 0, 0, 0, 0
+	f.scratch, f.body = f.scratch[:0], f.body[:0]
+	f.trace = nil
+	f.Start = now
+	f.Peer, f.Client, f.TLS, f.SNI, f.Port = c.Peer, c.Peer, c.TLS, c.SNI, c.Port
+	f.Scheme = "http"
+	if c.TLS {
+		f.Scheme = "https"
+	}
+	return f.snapshot != nil
+}
+
+// Step takes an event and returns what to do next. After ActionAnswer, ActionRespond, ActionRelay and ActionAbort the
+// driver calls End, once; a failure on the way there is no event but ends in End.
+func (f *Flow) Step(e Event) Action {
+	switch e {
+	case EventHead:
+		return f.head()
+	case EventMalformed:
+		f.Close = true
+		return f.refuse(f.Fault.Status, f.Fault.Reason, f.Fault.Detail)
+	case EventResumed:
+		resume := f.Resume
+		f.Resume = nil
+		return f.resumed(resume(&f.Exchange))
+	case EventBody:
+		f.Request.Buffered = true
+		f.Request.ContentLength = int64(len(f.Request.Body))
+		return f.advance()
+	case EventBodyTooLarge:
+		f.Close = true
+		return f.refuse(413, "body_too_large", "")
+	case EventConnected:
+		return ActionSend
+	case EventConnectFailed:
+		return f.connectFailed()
+	case EventBackendFailed:
+		return f.backendFailed()
+	case EventBackendHead:
+		return f.backendHead()
+	case EventBackendBody:
+		f.Response.Buffered = true
+		f.Response.ContentLength = int64(len(f.Response.Body))
+		return f.respond()
+	case EventBackendTooLarge:
+		return f.refuse(502, "response_too_large", "")
+	case EventTimeout:
+		return f.refuse(504, "backend_timeout", "no response head in time")
+	case EventExpired:
+		return f.refuse(504, "request_timeout", "the route's time for a request is over")
+	case EventClientGone:
+		f.Reason = "client_gone"
+		f.Response.Status = 499
+		return ActionAbort
+	}
+	panic("proxy: unknown event")
+}
+
+// head: the request's head is there. Find its route and begin with the steps.
+func (f *Flow) head() Action {
+	l := f.listen()
+	f.listener = l
+	f.protectHead()
+	if f.site == nil {
+		return f.refuse(404, "no_listener", "no listener serves this address")
+	}
+	if f.TLS && f.SNI != "" && f.misdirected() {
+		return f.refuse(421, "misdirected_request", "the TLS server name belongs to another listener")
+	}
+	for {
+		f.query.Host, f.query.Path, f.query.Method = f.Request.Host, f.Request.Path, f.Request.Method
+		f.query.RawQuery, f.query.Header = f.Request.Query, &f.Request.Header
+		m := f.site.Match(&f.query)
+		f.query.Header = nil
+		if m.Host != nil {
+			f.RouteHost = m.Host.Hostname
+		}
+		if m.Route == nil {
+			return f.refuse(404, "route_not_found", "")
+		}
+		r := m.Value
+		a, refused, again := f.spelling(l, r)
+		if refused {
+			return a
+		}
+		if again {
+			continue
+		}
+		f.Matched, f.Route, f.Exchange.Matched = r, r.Name, r.Prefix
+		break
+	}
+	return f.advance()
+}
+
+// misdirected reports whether the handshake was made for another listener than the one the request belongs to: its
+// certificate, and later its client certificate, would say nothing about this host (RFC 9110 section 15.5.20).
+func (f *Flow) misdirected() bool {
+	if f.listener == nil || len(f.snapshot.Listeners) < 3 {
+		return false
+	}
+	l := f.site.Listener(f.conn.Name)
+	return l != nil && l != f.listener.Config
+}
+
+// advance runs the steps that have not run yet, then chooses a backend, until something has to be done outside.
+func (f *Flow) advance() Action {
+	for {
+		steps := f.steps()
+		for f.at < len(steps) {
+			s := &steps[f.at]
+			if s.Handler.Body > 0 && !f.Request.Buffered && f.Request.ContentLength != 0 {
+				if f.Request.ContentLength > s.Handler.Body {
+					f.Close = true
+					return f.refuse(413, "body_too_large", "")
+				}
+				f.Limit = s.Handler.Body
+				return ActionBuffer
+			}
+			f.Enter(f.ran)
+			f.at++
+			f.ran++
+			if s.Handler.Request == nil {
+				f.traced(s, policy.Verdict{})
+				continue
+			}
+			v := s.Handler.Request(&f.Exchange)
+			f.traced(s, v)
+			if v.Status == 0 && v.Wait == nil {
+				continue
+			}
+			return f.decided(v)
+		}
+		switch f.stage {
+		case stageRoute:
+			if a, ok := f.choose(); !ok {
+				return a
+			}
+		default:
+			f.stage = stageForward
+			return f.pick(nil)
+		}
+	}
+}
+
+// steps are those of the current stage.
+func (f *Flow) steps() []Step {
+	if f.stage == stageRoute {
+		return f.Matched.Steps
+	}
+	return f.backend.Steps
+}
+
+// resumed goes on with what a wait concluded.
+func (f *Flow) resumed(v policy.Verdict) Action {
+	if v.Status == 0 && v.Wait == nil {
+		return f.advance()
+	}
+	return f.decided(v)
+}
+
+// decided ends the exchange with a step's answer, or waits for one.
+func (f *Flow) decided(v policy.Verdict) Action {
+	if v.Status == 0 {
+		f.Verdict = v
+		return ActionWait
+	}
+	return f.answer(v)
+}
+
+// choose takes one of the route's backends by weight.
+func (f *Flow) choose() (Action, bool) {
+	r := f.Matched
+	f.stage, f.at = stageBackend, 0
+	switch {
+	case len(r.Backends) == 0:
+		return f.refuse(500, "no_backend", r.Config.NoBackend), false
+	case r.Total == 0:
+		return f.refuse(503, "no_backend", "every backendRef has weight 0"), false
+	case len(r.Backends) == 1:
+		f.backend = &r.Backends[0]
+	default:
+		n := f.next() % r.Total
+		for i := range r.Backends {
+			if b := &r.Backends[i]; n < b.Weight {
+				f.backend = b
+				break
+			} else {
+				n -= b.Weight
+			}
+		}
+	}
+	if f.backend.Cluster == nil {
+		return f.refuse(500, "backend_invalid", f.backend.Config.Invalid), false
+	}
+	return 0, true
+}
+
+// pick chooses an endpoint of the cluster, another one than avoid if there is one.
+func (f *Flow) pick(avoid *upstream.Endpoint) Action {
+	c := f.backend.Cluster
+	f.Cluster = c.Key
+	if p := c.Settings().Problem; p != "" {
+		return f.refuse(503, "backend_unusable", p)
+	}
+	e := c.Pick(avoid)
+	if e == nil {
+		return f.refuse(503, "no_endpoint", "no endpoint of "+c.Key+" is ready")
+	}
+	f.Endpoint, f.To = e, c
+	f.Exchange.Backend = e.Addr
+	f.Tries++
+	return ActionConnect
+}
+
+// connectFailed: nothing was sent, so another endpoint may be tried whatever the method.
+func (f *Flow) connectFailed() Action {
+	f.Detail = f.Problem
+	switch {
+	case f.Refused:
+		return f.refuse(502, "backend_address_forbidden", f.Problem)
+	case f.Tries < maxTries:
+		return f.pick(f.Endpoint)
+	case f.Timeout:
+		return f.refuse(504, "backend_connect_timeout", f.Problem)
+	}
+	return f.refuse(502, "backend_connect_failed", f.Problem)
+}
+
+// backendFailed: a connection that was kept may have been closed by the backend in the moment it was taken again
+// (RFC 9112 section 9.3.1); then the request goes out once more on a new one, if that is safe.
+func (f *Flow) backendFailed() Action {
+	safe := f.Kept && (!f.Sent || idempotent(f.Request.Method))
+	if f.Reused && safe && f.replays == 0 {
+		f.replays++
+		f.Fresh = true
+		return ActionConnect
+	}
+	return f.refuse(502, "backend_failed", f.Problem)
+}
+
+// backendHead: the backend answered. The steps see the head, then it goes to the client.
+func (f *Flow) backendHead() Action {
+	if n := f.holdLimit(); n > 0 && f.Response.ContentLength != 0 && f.Response.Status != 101 {
+		if f.Response.ContentLength > n {
+			return f.refuse(502, "response_too_large", "")
+		}
+		f.Limit = n
+		return ActionHold
+	}
+	return f.respond()
+}
+
+// respond runs the response hooks over a backend's response.
+func (f *Flow) respond() Action {
+	f.stage = stageAnswer
+	if v := f.responseHooks(); v.Status != 0 {
+		f.Response.Header.Reset()
+		return f.compose(v)
+	}
+	switch {
+	case f.Response.Status == 101:
+		f.Close = true
+		return ActionRelay
+	case f.Response.Buffered:
+		return ActionAnswer
+	}
+	return ActionRespond
+}
+
+// RequestData passes body bytes of the request through the steps and returns what goes on instead. A verdict with a status
+// refuses: the driver stops the body and goes on with Refuse.
+func (f *Flow) RequestData(p []byte, end bool) (out []byte, v policy.Verdict) {
+	for i := range f.ran {
+		if h := f.step(i).Handler.RequestData; h != nil {
+			f.Enter(i)
+			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
+				return nil, v
+			}
+		}
+	}
+	return p, policy.Verdict{}
+}
+
+// ResponseData passes body bytes of the response through the steps, in reverse order. A verdict with a status cuts the
+// response off: its head is already on its way.
+func (f *Flow) ResponseData(p []byte, end bool) (out []byte, v policy.Verdict) {
+	for i := f.ran - 1; i >= 0; i-- {
+		if h := f.step(i).Handler.ResponseData; h != nil {
+			f.Enter(i)
+			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
+				f.Reason, f.Detail = v.Reason, v.Detail
+				return nil, v
+			}
+		}
+	}
+	return p, policy.Verdict{}
+}
+
+// Refuse ends an exchange whose body a step refused.
+func (f *Flow) Refuse(v policy.Verdict) Action {
+	f.Close = true
+	return f.answer(v)
+}
+
+// step is the n-th step that ran: those of the route come first.
+func (f *Flow) step(n int) *Step {
+	if r := f.Matched.Steps; n < len(r) {
+		return &r[n]
+	} else {
+		return &f.backend.Steps[n-len(r)]
+	}
+}
+
+// SeesRequestData and SeesResponseData say whether bytes have to pass through the steps at all, and Changes whether their
+// number may change on the way.
+func (f *Flow) SeesRequestData() (sees, changes bool) {
+	for i := range f.ran {
+		if h := &f.step(i).Handler; h.RequestData != nil {
+			sees, changes = true, changes || !h.KeepsLength
+		}
+	}
+	return sees, changes
+}
+
+// SeesResponseData is SeesRequestData for the response.
+func (f *Flow) SeesResponseData() (sees, changes bool) {
+	for i := range f.ran {
+		if h := &f.step(i).Handler; h.ResponseData != nil {
+			sees, changes = true, changes || !h.KeepsLength
+		}
+	}
+	return sees, changes
+}
+
+func (f *Flow) holdLimit() (n int64) {
+	for i := range f.ran {
+		if b := f.step(i).Handler.ResponseBody; b > 0 && (n == 0 || b < n) {
+			n = b
+		}
+	}
+	return n
+}
+
+// End closes the exchange, at the time now: the steps learn that it is over, the recorder writes it down, the snapshot is
+// let go of.
+func (f *Flow) End(now time.Time) {
+	if f.ended {
+		return
+	}
+	f.ended = true
+	for i := f.ran - 1; i >= 0; i-- {
+		if h := f.step(i).Handler; h.Done != nil && h.Request != nil {
+			f.Enter(i)
+			h.Done(&f.Exchange)
+		}
+	}
+	var l *telemetry.Listener
+	var r *telemetry.Route
+	if f.listener != nil {
+		l = f.listener.Counters
+	}
+	if f.Matched != nil {
+		r = f.Matched.Counters
+	}
+	f.edge.recorder.Record(&f.Exchange, l, r, now.Sub(f.Start))
+	f.LetGo()
+}
+
+// LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive.
+func (f *Flow) LetGo() {
+	if f.snapshot != nil {
+		s := f.snapshot
+		f.snapshot = nil
+		s.release(f.shard)
+	}
+}
+
+// next is a xorshift generator (Marsaglia, 2003): weights need no more.
+func (f *Flow) next() uint64 {
+	x := f.random
+	if x == 0 {
+		x = uint64(f.Start.UnixNano())<<1 | 1
+	}
+	x ^= x << 13
+	x ^= x >> 7
+	x ^= x << 17
+	f.random = x
+	return x
+}
+
+// idempotent methods may be repeated (RFC 9110 section 9.2.2).
+func idempotent(m []byte) bool {
+	switch string(m) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"net/netip"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
+)
+
+// Listener is a compiled ir.Listener: how it treats its clients.
+type Listener struct {
+	Config   *ir.Listener
+	Counters *telemetry.Listener
+	// Trusted reports whether a peer is a proxy that is believed; nil: nobody is.
+	Trusted func(netip.Addr) bool
+	// Header names the field that a trusted peer writes the client's address into; "" is X-Forwarded-For.
+	Header string
+	// KeepEscapes and RejectEscapes override whether %2F, %5C and %00 are refused; neither: on path-sensitive hosts.
+	KeepEscapes, RejectEscapes bool
+	// KeepEmpty and MergeEmpty override whether empty path segments are merged; neither: on path-sensitive hosts.
+	KeepEmpty, MergeEmpty bool
+}
+
+// listen finds the site and the listener of the request's host, and who the client is.
+func (f *Flow) listen() *Listener {
+	s := f.snapshot
+	if f.siteOf != s {
+		f.site, f.siteOf = s.Table.Site(f.conn.Group, f.conn.Port), s
+	}
+	if f.site == nil {
+		return nil
+	}
+	c := f.site.Listener(f.Request.Host)
+	if c == nil {
+		return nil
+	}
+	f.Listener = c.Key
+	l := s.Listeners[c.Key]
+	if l == nil || l.Trusted == nil || !l.Trusted(f.Peer.Addr()) {
+		return l
+	}
+	f.Exchange.Trusted = true
+	name := l.Header
+	if name == "" {
+		name = "X-Forwarded-For"
+	}
+	f.Client = rightmost(&f.Request.Header, name, l.Trusted, f.Peer)
+	if p := f.Request.Header.Get("X-Forwarded-Proto"); string(p) == "https" {
+		f.Scheme = "https"
+	} else if string(p) == "http" {
+		f.Scheme = "http"
+	}
+	return l
+}
+
+// rightmost walks the addresses of all fields called name from the right and returns the first that is not trusted; the
+// leftmost if all are, the peer if there is none. An entry that is no address ends the walk: what stands to its left was
+// vouched for by nobody.
+func rightmost(h *exchange.Header, name string, trusted func(netip.Addr) bool, peer netip.AddrPort) netip.AddrPort {
+	client := peer
+	fields := h.All()
+	for i := len(fields) - 1; i >= 0; i-- {
+		if !exchange.EqualFold(fields[i].Name, name) {
+			continue
+		}
+		v := fields[i].Value
+		for len(v) > 0 {
+			start := lastComma(v)
+			a, ok := parseClient(v[start:])
+			if !ok {
+				return client
+			}
+			client = a
+			if !trusted(a.Addr()) {
+				return client
+			}
+			v = v[:max(start-1, 0)]
+		}
+	}
+	return client
+}
+
+func lastComma(v []byte) int {
+	for i := len(v) - 1; i >= 0; i-- {
+		if v[i] == ',' {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// parseClient reads "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80", with white space around.
+func parseClient(b []byte) (netip.AddrPort, bool) {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	if len(b) == 0 || len(b) > 64 {
+		return netip.AddrPort{}, false
+	}
+	s := string(b)
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true
+	}
+	if s[0] == '[' && s[len(s)-1] == ']' {
+		s = s[1 : len(s)-1]
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a.Unmap(), 0), true
+}

@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/route"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+// Snapshot is everything that decides about exchanges, compiled and immutable. An exchange reads one snapshot from its
+// head to its end.
+type Snapshot struct {
+	Config  *ir.Config
+	Version uint64
+	Table   *route.Table[*Route]
+	// Listeners by key.
+	Listeners map[string]*Listener
+	Release   func() // gives back what the snapshot holds; called once, after its last exchange
+
+	uses    [shards]shard
+	retired atomic.Bool
+	freed   atomic.Bool
+}
+
+// Route is a compiled ir.Route.
+type Route struct {
+	Config *ir.Route
+	Host   *ir.Host
+	// Name, Prefix are Config's, at hand.
+	Name, Prefix string
+	Counters     *telemetry.Route
+	Steps        []Step
+	Backends     []Backend
+	Total        uint64 // sum of the backends' weights
+	// PathSensitive says that on this host the spelling of a path can decide who may do what: odd spellings are refused
+	// and the backend gets the canonical path.
+	PathSensitive bool
+	Request       time.Duration // time limit of the whole exchange, 0: none
+	Backend       time.Duration // time limit of one try, 0: none
+	Unlimited     bool          // the route's own "0s": first-byte limits are off too
+}
+
+// Step is a compiled step: its hooks and where it comes from.
+type Step struct {
+	Config  *ir.Step
+	Phase   policy.Phase
+	Handler policy.Handler
+}
+
+// Backend is a compiled ir.Backend.
+type Backend struct {
+	Config  *ir.Backend
+	Cluster *upstream.Cluster // nil: answered 500
+	Weight  uint64
+	Steps   []Step
+}
+
+// shards spreads the count of uses over cache lines: connections on different processors do not share one.
+const shards = 16
+
+type shard struct {
+	n atomic.Int64
+	_ [56]byte
+}
+
+// Edge is what all exchanges of a process share: the snapshot in use.
+type Edge struct {
+	snapshot atomic.Pointer[Snapshot]
+	recorder Recorder
+}
+
+// Recorder learns of every exchange. Its methods never block and keep nothing of the exchange. *telemetry.Recorder is one.
+type Recorder interface {
+	// NewID appends an id that no other exchange has.
+	NewID(dst []byte) []byte
+	// Record is called once for each exchange, when it is over.
+	Record(x *exchange.Exchange, l *telemetry.Listener, r *telemetry.Route, took time.Duration)
+	// Listener and Route return the counters that compile attaches to a listener and a route.
+	Listener(key string) *telemetry.Listener
+	Route(name, object string) *telemetry.Route
+}
+
+// NewEdge returns an Edge without a snapshot: Flow.Begin reports false until Swap was called.
+func NewEdge(r Recorder) *Edge { return &Edge{recorder: r} }
+
+// Swap makes s the snapshot of all exchanges that begin from now on. The one before is released after its last exchange.
+func (e *Edge) Swap(s *Snapshot) {
+	old := e.snapshot.Swap(s)
+	if old != nil {
+		old.retired.Store(true)
+		old.collect()
+	}
+}
+
+// Snapshot returns the one in use, nil before the first, without holding it: what it holds may be released meanwhile.
+func (e *Edge) Snapshot() *Snapshot { return e.snapshot.Load() }
+
+// acquire returns the snapshot in use and counts one use on a shard.
+func (e *Edge) acquire(i uint32) *Snapshot {
+	for {
+		s := e.snapshot.Load()
+		if s == nil {
+			return nil
+		}
+		s.uses[i%shards].n.Add(1)
+		if e.snapshot.Load() == s {
+			return s
+		}
+		s.release(i) // it was swapped out between the two loads: its release may already have looked at the counts
+	}
+}
+
+func (s *Snapshot) release(i uint32) {
+	s.uses[i%shards].n.Add(-1)
+	if s.retired.Load() {
+		s.collect()
+	}
+}
+
+// collect frees a retired snapshot when nobody uses it. No use can begin after retirement: acquire looks again.
+func (s *Snapshot) collect() {
+	var n int64
+	for i := range s.uses {
+		n += s.uses[i].n.Load()
+	}
+	if n == 0 && s.freed.CompareAndSwap(false, true) && s.Release != nil {
+		s.Release()
+	}
+}
