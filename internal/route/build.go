@@ -274,12 +274,8 @@ func (b *builder[V]) keepFaults(deltas map[string]*delta) {
 	}
 }
 
-// patchIndex returns a copy of x with the change made, false if a hostname would stand twice. While the hostnames stay, the
-// copy shares x's hash table.
+// patchIndex returns a copy of x with the change made, false if a hostname would stand twice.
 func (b *builder[V]) patchIndex(x *index[V], d *delta) (*index[V], bool) {
-	y := *x
-	y.hosts = slices.Clone(x.hosts)
-	seed := b.next.seed
 	came := map[hostKey]*ir.Host{}
 	for _, h := range d.came {
 		key := keyOf(h)
@@ -288,61 +284,36 @@ func (b *builder[V]) patchIndex(x *index[V], d *delta) (*index[V], bool) {
 		}
 		came[key] = h
 	}
+	seed := b.next.seed
+	y := *x
+	y.slots = slices.Clone(x.slots)
 	b.kept = map[*ir.Host]*host[V]{}
-	drop := map[int]bool{}
+	drop := map[*host[V]]bool{}
 	for _, h := range d.gone {
 		key := keyOf(h)
-		heir := came[key]
 		if key.kind == anyName {
-			b.kept[h] = x.any
-			y.any = nil
+			b.kept[h], y.any = x.any, nil
 			continue
 		}
-		at := x.position(key.hash(seed), key)
-		b.kept[h] = x.hosts[at]
-		if heir == nil {
-			drop[at] = true
-			continue
+		at, _ := x.find(key.hash(seed), key.kind, []byte(key.name))
+		b.kept[h] = x.slots[at].host
+		if heir := came[key]; heir != nil {
+			y.slots[at].host = b.compile(heir)
+			delete(came, key)
+		} else {
+			drop[x.slots[at].host] = true
 		}
-		y.hosts[at] = b.compile(heir)
-		delete(came, key)
 	}
 	if len(drop) > 0 {
-		y = *y.without(drop)
+		// A depth that no wildcard has any more costs a lookup now and then, never a wrong answer.
+		y.rehash(y.size+len(came), func(h *host[V]) bool { return !drop[h] })
 	}
-	if len(came) > 0 {
-		y.slots, y.hashes = slices.Clone(y.slots), slices.Clip(y.hashes)
-		for _, h := range d.came {
-			if came[keyOf(h)] == h && !y.put(seed, b.compile(h)) {
-				return nil, false
-			}
+	for _, h := range d.came {
+		if came[keyOf(h)] == h && !y.put(seed, b.compile(h)) {
+			return nil, false
 		}
 	}
 	return &y, true
-}
-
-// without returns a copy that lacks the hosts at the places in drop.
-func (x *index[V]) without(drop map[int]bool) *index[V] {
-	y := &index[V]{any: x.any, hosts: make([]*host[V], 0, len(x.hosts)), hashes: make([]uint64, 0, len(x.hosts))}
-	for i, h := range x.hosts {
-		if !drop[i] {
-			y.hosts = append(y.hosts, h)
-			y.hashes = append(y.hashes, x.hashes[i])
-		}
-	}
-	// A depth that no wildcard has any more costs a lookup now and then, not a wrong answer.
-	y.one, y.many = x.one, x.many
-	y.rehash()
-	return y
-}
-
-func (x *index[V]) each(do func(*host[V])) {
-	for _, h := range x.hosts {
-		do(h)
-	}
-	if x.any != nil {
-		do(x.any)
-	}
 }
 
 // allFaults lists the faults of the listeners, then those of the hosts in their order.

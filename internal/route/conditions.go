@@ -25,24 +25,20 @@ type field struct {
 // compileConditions checks a route's match and compiles what is not in the trie; nil if all of it is.
 func compileConditions(h *ir.Host, r *ir.Route) (*conditions, []Fault) {
 	m := &r.Match
+	if m.Path.Kind != ir.PathRegex && m.Method == "" && len(m.Headers)+len(m.Query) == 0 {
+		return nil, checkPath(h, r)
+	}
 	c := &conditions{method: m.Method}
-	var faults []Fault
+	faults := checkPath(h, r)
 	fault := func(path, format string, args ...any) {
 		faults = append(faults, Fault{Host: h, Route: r, Path: path, Message: fmt.Sprintf(format, args...)})
 	}
-	switch m.Path.Kind {
-	case ir.PathRegex:
+	if m.Path.Kind == ir.PathRegex {
 		re, err := anchored(m.Path.Value)
 		if err != nil {
 			fault("match.path.value", "%v", err)
 		}
 		c.path = re
-	case ir.PathExact, ir.PathPrefix, "":
-		if !strings.HasPrefix(m.Path.Value, "/") && (m.Path.Kind == ir.PathExact || m.Path.Value != "") {
-			fault("match.path.value", "%q does not begin with /", m.Path.Value)
-		}
-	default:
-		fault("match.path.kind", "%q is no kind of path match", m.Path.Kind)
 	}
 	fields := func(path string, in []ir.FieldMatch) []field {
 		var out []field
@@ -64,10 +60,22 @@ func compileConditions(h *ir.Host, r *ir.Route) (*conditions, []Fault) {
 	}
 	c.headers = fields("match.headers", m.Headers)
 	c.query = fields("match.query", m.Query)
-	if c.path == nil && c.method == "" && len(c.headers)+len(c.query) == 0 {
-		c = nil
-	}
 	return c, faults
+}
+
+// checkPath says what is wrong with a literal path.
+func checkPath(h *ir.Host, r *ir.Route) []Fault {
+	p := &r.Match.Path
+	switch p.Kind {
+	case ir.PathRegex:
+	case ir.PathExact, ir.PathPrefix, "":
+		if !strings.HasPrefix(p.Value, "/") && (p.Kind == ir.PathExact || p.Value != "") {
+			return []Fault{{Host: h, Route: r, Path: "match.path.value", Message: fmt.Sprintf("%q does not begin with /", p.Value)}}
+		}
+	default:
+		return []Fault{{Host: h, Route: r, Path: "match.path.kind", Message: fmt.Sprintf("%q is no kind of path match", p.Kind)}}
+	}
+	return nil
 }
 
 // anchored compiles an RE2 expression that must match the whole of its input.

@@ -41,12 +41,11 @@ type Candidate struct {
 // Explain goes the way of Match and tells it. Its cost is linear in the number of the hosts' routes.
 func (s *Site[V]) Explain(q *Query) Explanation {
 	x := Explanation{Name: string(q.Host)}
-	n := s.names.find(q.Host)
-	if n < 0 {
+	l := s.find(q.Host)
+	if l == nil {
 		x.Why = fmt.Sprintf("no listener takes host %q", q.Host)
 		return x
 	}
-	l := s.listeners[n]
 	x.Listener, x.ListenerWhy = l.ir, whyListener(l.ir.Hostname, len(s.listeners))
 	q.joined = ""
 	c := cursor{name: q.Host}

@@ -3,7 +3,6 @@ package route
 import (
 	"bytes"
 	"hash/maphash"
-	"math/bits"
 	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -83,110 +82,107 @@ func keyOf(h *ir.Host) hostKey {
 
 // index holds the virtual hosts of one listener by their pattern. It is immutable.
 type index[V any] struct {
-	slots  []int32 // position in hosts + 1, 0: free; a power of two long, at most half full
-	hashes []uint64
-	hosts  []*host[V]
-	any    *host[V]
+	slots []indexSlot[V] // two thirds full at most
+	size  int            // of the slots, those taken
+	any   *host[V]
 	// one and many have a bit for each number of dots that a wildcard suffix has (63: that many or more), so that hosts
 	// below no wildcard are not looked up label by label.
 	one, many uint64
+}
+
+type indexSlot[V any] struct {
+	hash uint64
+	host *host[V] // nil: free
 }
 
 func (k hostKey) hash(seed maphash.Seed) uint64 {
 	return mix(maphash.String(seed, k.name), uint32(k.kind))
 }
 
-// mix folds n into a hash of good quality.
-func mix(h uint64, n uint32) uint64 { return h ^ uint64(n)*0x9e3779b97f4a7c15 }
-
 func depthBit(dots int) uint64 { return 1 << min(dots, 63) }
 
 // put adds a host and reports false if its pattern is there already. The index must not be published yet, nor share its
 // slots.
 func (x *index[V]) put(seed maphash.Seed, h *host[V]) bool {
-	if h.kind == anyName {
+	switch h.kind {
+	case anyName:
 		if x.any != nil {
 			return false
 		}
 		x.any = h
 		return true
-	}
-	key := hostKey{h.kind, h.name}
-	hash := key.hash(seed)
-	if x.position(hash, key) >= 0 {
-		return false
-	}
-	switch h.kind {
 	case oneLabel:
 		x.one |= depthBit(strings.Count(h.name, "."))
 	case manyLabels:
 		x.many |= depthBit(strings.Count(h.name, "."))
 	}
-	x.hosts = append(x.hosts, h)
-	x.hashes = append(x.hashes, hash)
-	if 2*len(x.hosts) > len(x.slots) {
-		x.rehash()
-	} else {
-		x.place(len(x.hosts) - 1)
+	if 3*(x.size+1) > 2*len(x.slots) {
+		x.rehash(2*(x.size+1), func(*host[V]) bool { return true })
 	}
+	hash := hostKey{h.kind, h.name}.hash(seed)
+	i, found := x.find(hash, h.kind, []byte(h.name))
+	if found {
+		return false
+	}
+	x.slots[i] = indexSlot[V]{hash, h}
+	x.size++
 	return true
 }
 
-func (x *index[V]) place(i int) {
-	mask := uint64(len(x.slots) - 1)
-	for s := x.hashes[i] & mask; ; s = (s + 1) & mask {
-		if x.slots[s] == 0 {
-			x.slots[s] = int32(i + 1)
-			return
+// rehash gives the index new slots with room for room hosts, and keeps those hosts for which keep is true.
+func (x *index[V]) rehash(room int, keep func(*host[V]) bool) {
+	old := x.slots
+	x.slots, x.size = make([]indexSlot[V], max(8, room*3/2)), 0
+	for _, o := range old {
+		if o.host == nil || !keep(o.host) {
+			continue
 		}
-	}
-}
-
-// rehash makes new slots for all hosts.
-func (x *index[V]) rehash() {
-	n := max(8, 1<<bits.Len(uint(2*len(x.hosts)-1)))
-	x.slots = make([]int32, n)
-	for i := range x.hosts {
-		x.place(i)
-	}
-}
-
-// position returns where the host with the pattern lies in hosts, -1 if there is none.
-func (x *index[V]) position(hash uint64, key hostKey) int {
-	if len(x.slots) == 0 {
-		return -1
-	}
-	mask := uint64(len(x.slots) - 1)
-	for s := hash & mask; ; s = (s + 1) & mask {
-		i := x.slots[s]
-		if i == 0 {
-			return -1
-		}
-		if x.hashes[i-1] == hash {
-			if h := x.hosts[i-1]; h.kind == key.kind && h.name == key.name {
-				return int(i - 1)
+		s := slot(o.hash, len(x.slots))
+		for x.slots[s].host != nil {
+			if s++; s == len(x.slots) {
+				s = 0
 			}
 		}
+		x.slots[s] = o
+		x.size++
 	}
 }
 
-// lookup is position for the bytes of a request.
+// find returns the slot of the host with the pattern, or the free one where it would lie; -1 if there are no slots.
+func (x *index[V]) find(hash uint64, k pattern, name []byte) (at int, found bool) {
+	if len(x.slots) == 0 {
+		return -1, false
+	}
+	for s := slot(hash, len(x.slots)); ; s++ {
+		if s == len(x.slots) {
+			s = 0
+		}
+		h := x.slots[s].host
+		if h == nil {
+			return s, false
+		}
+		if x.slots[s].hash == hash && h.kind == k && h.name == string(name) {
+			return s, true
+		}
+	}
+}
+
 func (x *index[V]) lookup(seed maphash.Seed, k pattern, name []byte) *host[V] {
-	if len(x.slots) == 0 {
-		return nil
+	if i, ok := x.find(mix(maphash.Bytes(seed, name), uint32(k)), k, name); ok {
+		return x.slots[i].host
 	}
-	hash := mix(maphash.Bytes(seed, name), uint32(k))
-	mask := uint64(len(x.slots) - 1)
-	for s := hash & mask; ; s = (s + 1) & mask {
-		i := x.slots[s]
-		if i == 0 {
-			return nil
+	return nil
+}
+
+// each calls do with every host.
+func (x *index[V]) each(do func(*host[V])) {
+	for _, s := range x.slots {
+		if s.host != nil {
+			do(s.host)
 		}
-		if x.hashes[i-1] == hash {
-			if h := x.hosts[i-1]; h.kind == k && h.name == string(name) {
-				return h
-			}
-		}
+	}
+	if x.any != nil {
+		do(x.any)
 	}
 }
 

@@ -47,7 +47,7 @@ type Fault struct {
 }
 
 // Site is what one group serves on one port. Listeners isolate each other's hostnames there (GEP-3567): the listener with
-// the most specific hostname takes the request, and only its routes count.
+// the most specific hostname takes the request, and only its routes count. A nil Site has no listener and matches nothing.
 type Site[V any] struct {
 	seed      maphash.Seed
 	names     *names
@@ -104,18 +104,16 @@ type Result[V any] struct {
 // (exact, "*." from the longest suffix, any), and in each the first route in order that matches.
 func (s *Site[V]) Match(q *Query) Result[V] {
 	var r Result[V]
-	n := s.names.find(q.Host)
-	if n < 0 {
+	l := s.find(q.Host)
+	if l == nil {
 		return r
 	}
-	l := s.listeners[n]
 	r.Listener = l.ir
 	q.joined = ""
 	c := cursor{name: q.Host}
 	for h := l.hosts.next(s.seed, &c); h != nil; h = l.hosts.next(s.seed, &c) {
-		if i := h.match(s.seed, q); i >= 0 {
-			e := &h.entries[i]
-			r.Host, r.Route, r.Value = h.ir, e.route, e.value
+		if r.Route, r.Value = h.match(s.seed, q); r.Route != nil {
+			r.Host = h.ir
 			return r
 		}
 		if r.Host == nil {
@@ -128,14 +126,27 @@ func (s *Site[V]) Match(q *Query) Result[V] {
 // Listener returns the listener that a hostname (lower case, without port; for TLS the server name) belongs to, nil if
 // none takes it.
 func (s *Site[V]) Listener(host []byte) *ir.Listener {
+	if l := s.find(host); l != nil {
+		return l.ir
+	}
+	return nil
+}
+
+func (s *Site[V]) find(host []byte) *listener[V] {
+	if s == nil {
+		return nil
+	}
 	if n := s.names.find(host); n >= 0 {
-		return s.listeners[n].ir
+		return s.listeners[n]
 	}
 	return nil
 }
 
 // Listeners returns the listeners of the site, in the order of their keys.
 func (s *Site[V]) Listeners() []*ir.Listener {
+	if s == nil {
+		return nil
+	}
 	out := make([]*ir.Listener, len(s.listeners))
 	for i, l := range s.listeners {
 		out[i] = l.ir
