@@ -208,10 +208,10 @@ func (p *Parser) fieldLines(buf []byte) (end int, c code) {
 }
 
 // stuck decides about a line at p.pos that cannot be parsed: it waits for the rest of a line whose LF is not there yet, so that
-// a verdict does not depend on how the bytes arrive. Only a first byte that starts no line is told at once.
+// a verdict does not depend on how the bytes arrive. Only a beginning that starts no line is told at once.
 func (p *Parser) stuck(buf []byte, c code) code {
 	line := buf[p.pos:]
-	if len(line) > 0 && line[0] != '\r' && !exchange.IsTokenByte(line[0]) {
+	if len(line) > 0 && !exchange.IsTokenByte(line[0]) && (line[0] != '\r' || len(line) > 1) {
 		return c
 	}
 	lf := bytes.IndexByte(line, '\n')
@@ -233,17 +233,24 @@ func (p *Parser) stuck(buf []byte, c code) code {
 	return c
 }
 
-// wait notes that buf holds no complete line at p.pos, and refuses one that is too long already.
+// wait notes that buf holds no complete line at p.pos, and refuses one that is too long already or begins with a bare CR.
 func (p *Parser) wait(buf []byte) code {
 	p.seen = len(buf)
+	bareCR := len(buf) > p.pos+1 && buf[p.pos] == '\r'
 	if p.first == 0 {
+		if bareCR {
+			return codeRequestLine
+		}
 		if len(buf)-p.pos > p.Limits.line()+1 {
 			return codeLine
 		}
 		return 0
 	}
-	line := buf[p.pos:]
-	if len(line) > 0 && !(len(line) == 1 && line[0] == '\r') && len(buf) > p.first+p.Limits.bytes() {
+	if bareCR {
+		return codeLineEnd
+	}
+	// A lone CR may begin the empty line, which does not count.
+	if line := buf[p.pos:]; len(buf) > p.first+p.Limits.bytes() && len(line) > 0 && line[0] != '\r' {
 		return codeHeaderBytes
 	}
 	return 0
