@@ -380,6 +380,9 @@ func (w *work) interim() (proxy.Action, bool) {
 // final takes a final response's head.
 func (w *work) final(h http1.Head) proxy.Action {
 	w.uhead = h
+	if h.KeepAlive > 0 {
+		w.up.KeepAlive = time.Duration(h.KeepAlive) * time.Second
+	}
 	w.ubody.begin(w)
 	w.Waited = time.Since(w.Start)
 	return w.step(proxy.EventBackendHead)

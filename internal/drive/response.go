@@ -26,6 +26,7 @@ var _ exchange.Body = (*backendBody)(nil)
 func (b *backendBody) begin(w *work) {
 	b.w, b.data, b.err = w, nil, nil
 	b.chunks.Reset()
+	b.chunks.Response = true
 	b.left = max(w.Response.ContentLength, 0)
 	b.end = w.uhead.Framing == http1.None
 }
