@@ -116,6 +116,9 @@ func (h *Header) DelFunc(drop func(Field) bool) {
 	h.fields = h.fields[:j]
 }
 
+// Truncate keeps the first n field lines.
+func (h *Header) Truncate(n int) { h.fields = h.fields[:n] }
+
 func (h *Header) delFrom(from int, name []byte) {
 	j := from
 	for i := from; i < len(h.fields); i++ {
