@@ -51,10 +51,10 @@ check-lint: $(LINT)
 	$(LINT) run ./...
 	@for m in $(NESTED); do echo "$(LINT) run $$m"; (cd $$m && ../$(LINT) run --config ../.golangci.yml ./...); done
 
-# go.mod and go.sum list what is used, no more and no less.
+# go.mod and go.sum list what is used, no more and no less. tools only pins programs; to check it downloads half the world.
 .PHONY: check-modules
 check-modules:
-	@for m in . $(NESTED); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m/go.mod is stale: run go mod tidy there"; exit 1; }; done
+	@for m in . $(filter-out tools,$(NESTED)); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m/go.mod is stale: run go mod tidy there"; exit 1; }; done
 
 # Built once for a version of tools/go.mod; it takes some minutes.
 $(LINT): tools/go.mod tools/go.sum

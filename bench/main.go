@@ -1,0 +1,162 @@
+//go:build linux
+
+// Command bench measures reverse proxies side by side: Gatehouse (twice, the same binary, as a control), nginx, Caddy and
+// httputil.ReverseProxy. A proxy has one core for itself, the load (wrk) and the backend another one; each loads the same 1,000
+// routes and does the same work on headers. What counts is the CPU that a proxy's processes spend for a request.
+//
+// It installs nothing: what is missing it names. It listens on loopback alone and ends only what it started.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	gatehouse   string
+	proxies     []string
+	connections []int
+	routes      int
+	rounds      int
+	warm, span  time.Duration
+	coreProxy   string
+	coreLoad    string
+	out         string
+	profile     string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	var short bool
+	var proxies, connections string
+	fs.StringVar(&o.gatehouse, "gatehouse", "../bin/gatehouse", "Gatehouse's binary")
+	fs.StringVar(&proxies, "proxies", strings.Join(known, ","), "which to measure, in this order; gatehouse-b is the control")
+	fs.StringVar(&connections, "connections", "64,512", "numbers of client connections")
+	fs.IntVar(&o.routes, "routes", 1000, "routes that each proxy loads")
+	fs.IntVar(&o.rounds, "rounds", 7, "rounds; every other one goes through the proxies backwards")
+	fs.DurationVar(&o.warm, "warm", 2*time.Second, "load before each measurement")
+	fs.DurationVar(&o.span, "span", 5*time.Second, "length of each measurement")
+	fs.StringVar(&o.coreProxy, "proxy-core", "0", "core for the proxy")
+	fs.StringVar(&o.coreLoad, "load-core", "1", "core for wrk and the backend")
+	fs.StringVar(&o.out, "out", "", "file to write the table to, besides standard output")
+	fs.StringVar(&o.profile, "profile", "", "folder for CPU profiles of Gatehouse, one per row, from its last round")
+	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, without Caddy: does the harness work?")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if short {
+		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
+		if proxies == strings.Join(known, ",") {
+			proxies = "gatehouse,nginx,reverseproxy,gatehouse-b"
+		}
+	}
+	o.proxies = strings.Split(proxies, ",")
+	for _, p := range o.proxies {
+		if !slices.Contains(known, p) {
+			return nil, fmt.Errorf("-proxies: no proxy %q, only %s", p, strings.Join(known, ", "))
+		}
+	}
+	for _, c := range strings.Split(connections, ",") {
+		var n int
+		if _, err := fmt.Sscan(c, &n); err != nil || n < 1 {
+			return nil, fmt.Errorf("-connections: %q is not a number of connections", c)
+		}
+		o.connections = append(o.connections, n)
+	}
+	if o.rounds < 1 || o.routes < 1 || o.span < time.Second {
+		return nil, errors.New("-rounds and -routes must be at least 1, -span at least 1s")
+	}
+	return o, nil
+}
+
+// missing names what the machine lacks, with the hint how to get it.
+func missing(o *options) []string {
+	var out []string
+	need := map[string]string{"wrk": "apt-get install wrk", "taskset": "apt-get install util-linux", "go": "go.dev/dl"}
+	for _, p := range o.proxies {
+		switch p {
+		case "nginx":
+			need["nginx"] = "apt-get install nginx-light"
+		case "gatehouse", "gatehouse-b":
+			need[o.gatehouse] = "make build"
+		}
+	}
+	for program, hint := range need {
+		if _, err := exec.LookPath(program); err != nil {
+			out = append(out, fmt.Sprintf("%s (%s)", program, hint))
+		}
+	}
+	if err := exec.Command("taskset", "-c", o.coreProxy+","+o.coreLoad, "true").Run(); err != nil && len(out) == 0 {
+		out = append(out, fmt.Sprintf("two cores, numbers %s and %s", o.coreProxy, o.coreLoad))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	if m := missing(o); len(m) > 0 {
+		return fmt.Errorf("missing: %s", strings.Join(m, ", "))
+	}
+	for _, p := range []*string{&o.gatehouse, &o.profile} {
+		if *p != "" {
+			if *p, err = filepath.Abs(*p); err != nil {
+				return err
+			}
+		}
+	}
+	dir, err := os.MkdirTemp("", "gatehouse-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx's worker is another user
+		return err
+	}
+	b, err := prepare(ctx, o, dir, stderr)
+	if err != nil {
+		return err
+	}
+	if err := b.probeAll(ctx); err != nil {
+		return err
+	}
+	results, err := b.measureAll(ctx)
+	if err != nil {
+		return err
+	}
+	text := report(b, results, "go run . "+strings.Join(args, " "))
+	fmt.Fprint(stdout, text)
+	if o.out != "" {
+		return os.WriteFile(o.out, []byte(text), 0o644)
+	}
+	return nil
+}

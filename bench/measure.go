@@ -1,0 +1,383 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bench is a prepared run: programs built, ports chosen, certificate made.
+type bench struct {
+	*options
+	dir, caddy, reverseproxy, backend string
+	site                              site
+	roots                             *x509.CertPool
+	log                               io.Writer
+	notes                             []string // what the probe found that is not equal
+	versions                          []string
+}
+
+// row is one line-up under which all proxies are measured.
+type row struct {
+	secure      bool
+	connections int
+}
+
+func (r row) String() string {
+	if r.secure {
+		return fmt.Sprintf("HTTPS (HTTP/1.1, TLS 1.3, keep-alive), %d connections", r.connections)
+	}
+	return fmt.Sprintf("plain HTTP/1.1 keep-alive, %d connections", r.connections)
+}
+
+// sample is one measurement.
+type sample struct {
+	proxy    string
+	row      row
+	round    int
+	requests uint64
+	span     time.Duration
+	cpu      time.Duration
+	rss      int64
+	p50, p99 time.Duration
+}
+
+// perRequest is the CPU time of one request, in microseconds.
+func (s sample) perRequest() float64 {
+	return float64(s.cpu.Nanoseconds()) / 1000 / float64(s.requests)
+}
+
+// prepare builds the programs and writes what all proxies share.
+func prepare(ctx context.Context, o *options, dir string, log io.Writer) (*bench, error) {
+	cache, err := filepath.Abs("../.cache/bench")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{options: o, dir: dir, log: log, caddy: filepath.Join(cache, "caddy"),
+		reverseproxy: filepath.Join(cache, "reverseproxy"), backend: filepath.Join(cache, "backend")}
+	builds := [][]string{{"build", "-o", b.backend, "./backend"}, {"build", "-o", b.reverseproxy, "./reverseproxy"}}
+	if slices.Contains(o.proxies, "caddy") || slices.Contains(o.proxies, "caddy-first") {
+		builds = append(builds, []string{"-C", "caddy", "build", "-o", b.caddy, "github.com/caddyserver/caddy/v2/cmd/caddy"})
+	}
+	for _, args := range builds {
+		fmt.Fprintf(log, "building %s\n", args[len(args)-1])
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building %s: %w\n%s", args[len(args)-1], err, out)
+		}
+	}
+	ports, err := freePorts(5)
+	if err != nil {
+		return nil, err
+	}
+	b.site = site{plain: ports[0], secure: ports[1], health: ports[2], admin: ports[3], backend: ports[4], routes: o.routes,
+		certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
+	if b.roots, err = certificate(b.site.certFile, b.site.keyFile); err != nil {
+		return nil, fmt.Errorf("making the certificate: %w", err)
+	}
+	b.versions = b.versionsOf(ctx)
+	return b, nil
+}
+
+// proxy starts one proxy with a fresh configuration and waits until it answers.
+func (b *bench) proxy(ctx context.Context, name string) (*process, error) {
+	s := b.site
+	s.dir = filepath.Join(b.dir, name)
+	if err := os.RemoveAll(s.dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return nil, err
+	}
+	args, err := s.command(b, name)
+	if err != nil {
+		return nil, fmt.Errorf("configuring %s: %w", name, err)
+	}
+	p, err := start(b.coreProxy, args...)
+	if err != nil {
+		return nil, err
+	}
+	err = p.wait(ctx, func(ctx context.Context) error {
+		_, err := b.fetch(ctx, false, "")
+		return err
+	})
+	if err != nil {
+		p.stop()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
+}
+
+// fetch sends one request through the proxy and returns the answer's body, or that of the backend itself for direct paths.
+func (b *bench) fetch(ctx context.Context, secure bool, direct string) ([]byte, error) {
+	tr := &http.Transport{DisableCompression: true, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{RootCAs: b.roots, MinVersion: tls.VersionTLS13},
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			_, port, _ := net.SplitHostPort(addr)
+			return (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", port))
+		}}
+	u := b.url(secure)
+	if direct != "" {
+		u = fmt.Sprintf("http://127.0.0.1:%d%s", b.site.backend, direct)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: status %d: %s", u, resp.StatusCode, body)
+	}
+	return body, err
+}
+
+func (b *bench) url(secure bool) string {
+	if secure {
+		return fmt.Sprintf("https://%s:%d%s", measuredHost, b.site.secure, target)
+	}
+	return fmt.Sprintf("http://%s:%d%s", measuredHost, b.site.plain, target)
+}
+
+// probeAll sends one request through each proxy to a backend that tells what it got, and notes where they differ.
+func (b *bench) probeAll(ctx context.Context) error {
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
+	if err != nil {
+		return err
+	}
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(r.Header)
+	})}
+	go func() { _ = s.Serve(l) }() // until Close
+	defer s.Close()
+	for _, name := range b.proxies {
+		fmt.Fprintf(b.log, "probing %s\n", name)
+		p, err := b.proxy(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, secure := range []bool{false, true} {
+			body, err := b.fetch(ctx, secure, "")
+			var got http.Header
+			if err == nil {
+				err = json.Unmarshal(body, &got)
+			}
+			if err != nil {
+				p.stop()
+				return fmt.Errorf("probing %s: %w\n%s", name, err, p.output())
+			}
+			b.notes = append(b.notes, differences(name, secure, got)...)
+		}
+		p.stop()
+	}
+	return nil
+}
+
+// differences says which fields a proxy adds besides fields, or leaves out.
+func differences(name string, secure bool, got http.Header) []string {
+	var notes []string
+	scheme := map[bool]string{false: "http", true: "https"}[secure]
+	for _, f := range fields {
+		if got.Get(f) == "" {
+			notes = append(notes, fmt.Sprintf("%s (%s) does not send %s", name, scheme, f))
+		}
+	}
+	for f := range got {
+		if !slices.Contains(fields, f) && f != "User-Agent" && f != "Connection" {
+			notes = append(notes, fmt.Sprintf("%s (%s) also sends %s", name, scheme, f))
+		}
+	}
+	slices.Sort(notes)
+	return notes
+}
+
+func (b *bench) rows() []row {
+	var rows []row
+	for _, secure := range []bool{false, true} {
+		for _, c := range b.connections {
+			rows = append(rows, row{secure, c})
+		}
+	}
+	return rows
+}
+
+// measureAll goes through all rounds. Within a round every proxy is measured under a row before the next row comes; odd rounds go
+// through the proxies backwards.
+func (b *bench) measureAll(ctx context.Context) ([]sample, error) {
+	backend, err := start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
+	if err != nil {
+		return nil, err
+	}
+	defer backend.stop()
+	if err := backend.wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
+		return nil, err
+	}
+	var samples []sample
+	for round := range b.rounds {
+		for _, r := range b.rows() {
+			order := slices.Clone(b.proxies)
+			if round%2 == 1 {
+				slices.Reverse(order)
+			}
+			for _, name := range order {
+				s, err := b.measure(ctx, name, r, round)
+				if err != nil {
+					return nil, fmt.Errorf("measuring %s, %v, round %d: %w", name, r, round+1, err)
+				}
+				fmt.Fprintf(b.log, "round %d, %v: %s %.2f us/request, %.0f requests/s\n", round+1, r, name, s.perRequest(),
+					float64(s.requests)/s.span.Seconds())
+				samples = append(samples, s)
+			}
+		}
+	}
+	return samples, nil
+}
+
+// count asks the backend how many requests it has answered.
+func (b *bench) count(ctx context.Context) (uint64, error) {
+	body, err := b.fetch(ctx, false, "/-/count")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(string(body), 10, 64)
+}
+
+// measure starts a proxy, loads it and takes the difference of two moments in the middle of the load: so neither connecting, nor
+// handshakes, nor an empty cache counts.
+func (b *bench) measure(ctx context.Context, name string, r row, round int) (sample, error) {
+	s := sample{proxy: name, row: r, round: round}
+	p, err := b.proxy(ctx, name)
+	if err != nil {
+		return s, err
+	}
+	defer p.stop()
+	whole := b.warm + b.span + time.Second
+	load, err := start(b.coreLoad, "wrk", "-t", "1", "-c", strconv.Itoa(r.connections), "-d",
+		fmt.Sprintf("%ds", int(whole.Seconds()+0.5)), "--timeout", "10s", "--latency", b.url(r.secure))
+	if err != nil {
+		return s, err
+	}
+	defer load.stop()
+	if err := sleep(ctx, b.warm); err != nil {
+		return s, err
+	}
+	if b.profile != "" && name == "gatehouse" && round == b.rounds-1 {
+		go b.takeProfile(ctx, r)
+	}
+	before, n0, t0, err := b.moment(ctx, p)
+	if err != nil {
+		return s, err
+	}
+	if err := sleep(ctx, b.span); err != nil {
+		return s, err
+	}
+	after, n1, t1, err := b.moment(ctx, p)
+	if err != nil {
+		return s, err
+	}
+	select {
+	case <-load.done:
+	case <-ctx.Done():
+		return s, ctx.Err()
+	}
+	s.requests, s.span, s.cpu, s.rss = n1-n0, t1.Sub(t0), after.cpu-before.cpu, after.rss
+	if s.requests == 0 {
+		return s, fmt.Errorf("no request reached the backend:\n%s\n%s", load.output(), p.output())
+	}
+	s.p50, s.p99, err = parseWrk(load.output())
+	return s, err
+}
+
+func (b *bench) moment(ctx context.Context, p *process) (usage, uint64, time.Time, error) {
+	n, err := b.count(ctx)
+	if err != nil {
+		return usage{}, 0, time.Time{}, fmt.Errorf("asking the backend: %w", err)
+	}
+	u, err := p.measure()
+	return u, n, time.Now(), err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// takeProfile saves Gatehouse's CPU profile while the row is measured; the round then counts a little less exactly.
+func (b *bench) takeProfile(ctx context.Context, r row) {
+	u := fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", b.site.admin, max(1, int(b.span.Seconds())))
+	err := func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		if err := os.MkdirAll(b.profile, 0o755); err != nil {
+			return err
+		}
+		f, err := os.Create(filepath.Join(b.profile, fmt.Sprintf("%s-%d.pprof", map[bool]string{false: "http", true: "https"}[r.secure], r.connections)))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(f, resp.Body)
+		return err
+	}()
+	if err != nil {
+		fmt.Fprintf(b.log, "no profile: %v\n", err)
+	}
+}
+
+// parseWrk reads the latencies from what wrk --latency prints. Anything but answers of 2xx and 3xx is an error: what is refused is
+// cheap and must not count.
+func parseWrk(out string) (p50, p99 time.Duration, err error) {
+	for line := range strings.Lines(out) {
+		if l := strings.TrimSpace(line); strings.HasPrefix(l, "Non-2xx") || strings.HasPrefix(l, "Socket errors") {
+			return 0, 0, fmt.Errorf("wrk: %s", l)
+		}
+	}
+	for _, q := range []struct {
+		re *regexp.Regexp
+		to *time.Duration
+	}{{regexp.MustCompile(`(?m)^\s+50%\s+(\S+)`), &p50}, {regexp.MustCompile(`(?m)^\s+99%\s+(\S+)`), &p99}} {
+		m := q.re.FindStringSubmatch(out)
+		if m == nil {
+			return 0, 0, fmt.Errorf("wrk printed no latencies:\n%s", out)
+		}
+		if *q.to, err = time.ParseDuration(m[1]); err != nil {
+			return 0, 0, fmt.Errorf("wrk's latency: %w", err)
+		}
+	}
+	return p50, p99, nil
+}

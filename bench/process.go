@@ -1,0 +1,181 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a program that the harness started, with what it printed.
+type process struct {
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when it has ended
+	err   error         // why, once done is closed
+	mu    sync.Mutex
+	print bytes.Buffer
+}
+
+// Write keeps what the program prints, up to a limit.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.print.Len() < 64<<10 {
+		p.print.Write(b)
+	}
+	return len(b), nil
+}
+
+func (p *process) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.print.String()
+}
+
+// start runs args on one core, in a process group of its own.
+func start(core string, args ...string) (*process, error) {
+	p := &process{done: make(chan struct{})}
+	p.cmd = exec.Command("taskset", append([]string{"-c", core}, args...)...)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", args[0], err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// stop asks the program to end and makes it after 3 s: at the end of a measurement there is nothing to drain.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(3 * time.Second):
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its own group: what it started, too
+		<-p.done
+	}
+}
+
+// wait tries ready until it succeeds, for at most 30 s and while the program runs.
+func (p *process) wait(ctx context.Context, ready func(context.Context) error) error {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		err := ready(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended (%w):\n%s", filepath.Base(p.cmd.Args[3]), cmp.Or(p.err, errors.New("exit status 0")), p.output())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is not ready after 30 s: %w\n%s", filepath.Base(p.cmd.Args[3]), err, p.output())
+		}
+	}
+}
+
+// usage is what a program and its children have used so far.
+type usage struct {
+	cpu time.Duration // of all threads, those that have ended too
+	rss int64         // bytes now
+}
+
+// measure sums the program and its direct children (nginx's workers).
+func (p *process) measure() (usage, error) {
+	pid := p.cmd.Process.Pid
+	var u usage
+	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return u, err
+	}
+	found := false
+	for _, d := range dirs {
+		b, err := os.ReadFile(d)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		st, err := parseStat(string(b))
+		if err != nil {
+			return u, fmt.Errorf("reading %s: %w", d, err)
+		}
+		if st.pid == pid || st.parent == pid {
+			found = found || st.pid == pid
+			u.cpu += st.cpu
+			u.rss += st.rss
+		}
+	}
+	if !found {
+		return u, errors.New("the process is gone")
+	}
+	return u, nil
+}
+
+type stat struct {
+	pid, parent int
+	cpu         time.Duration
+	rss         int64
+}
+
+// parseStat reads /proc/PID/stat (proc(5)): utime and stime are in ticks of 10 ms, rss in pages.
+func parseStat(s string) (stat, error) {
+	open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+	if open < 0 || end < open {
+		return stat{}, errors.New("no program name")
+	}
+	f := strings.Fields(s[end+1:])
+	if len(f) < 22 {
+		return stat{}, fmt.Errorf("%d fields", len(f))
+	}
+	var st stat
+	var utime, stime int64
+	for _, v := range []struct {
+		to   *int64
+		text string
+	}{{&utime, f[11]}, {&stime, f[12]}, {&st.rss, f[21]}} {
+		n, err := strconv.ParseInt(v.text, 10, 64)
+		if err != nil {
+			return stat{}, err
+		}
+		*v.to = n
+	}
+	var err1, err2 error
+	st.pid, err1 = strconv.Atoi(strings.TrimSpace(s[:open]))
+	st.parent, err2 = strconv.Atoi(f[1])
+	st.cpu = time.Duration(utime+stime) * 10 * time.Millisecond
+	st.rss *= int64(os.Getpagesize())
+	return st, errors.Join(err1, err2)
+}
+
+// freePorts finds n ports that nobody listens on.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("finding a free port: %w", err)
+		}
+		defer l.Close() // all at the end, so that each is another one
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}

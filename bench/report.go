@@ -1,0 +1,214 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"debug/buildinfo"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is the whole result as text for people: what was measured on what, a table for each row, and the ratios by round.
+func report(b *bench, samples []sample, command string) string {
+	var w bytes.Buffer
+	fmt.Fprintf(&w, "Reverse proxies side by side, %s\n\n", time.Now().UTC().Format("2006-01-02"))
+	fmt.Fprintf(&w, "machine   %s\n", machine())
+	for i, v := range b.versions {
+		fmt.Fprintf(&w, "%-9s %s\n", map[bool]string{true: "versions"}[i == 0], v)
+	}
+	fmt.Fprintf(&w, "command   %s\n", command)
+	fmt.Fprintf(&w, `setting   proxy alone on core %s; wrk (1 thread) and an epoll backend on core %s, loopback; %d routes of one host each,
+          the measured one in the middle (caddy-first: first, because Caddy tries routes in order); answers of 1 KiB;
+          upstream keep-alive on, access log off, metrics on (nginx: stub_status; ReverseProxy has none); TLS 1.3 with TLS_AES_128_GCM_SHA256, ECDSA P-256; each adds
+          %s
+measured  %d rounds of %v after %v of load, every other round in reverse order; CPU of all threads of the proxy's
+          processes from /proc, requests counted by the backend; p50 and p99 from wrk, under full load
+`, b.coreProxy, b.coreLoad, b.routes, strings.Join(fields, ", "), b.rounds, b.span, b.warm)
+	for _, n := range b.notes {
+		fmt.Fprintf(&w, "unequal   %s\n", n)
+	}
+	for _, r := range b.rows() {
+		fmt.Fprintf(&w, "\n%v\n\n", r)
+		t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintf(t, "PROXY\tCPU us/req\tx nginx\t(min-max)\trequests/s\tcore %%\tp50 ms\tp99 ms\tRSS MiB\t\n")
+		for _, name := range b.proxies {
+			line(t, name, r, samples)
+		}
+		_ = t.Flush() // to a buffer
+		fmt.Fprint(&w, byRound(b, r, samples))
+	}
+	return w.String()
+}
+
+func line(t *tabwriter.Writer, name string, r row, samples []sample) {
+	var cpu, rate, busy, p50, p99, rss []float64
+	for _, s := range samples {
+		if s.proxy == name && s.row == r {
+			cpu = append(cpu, s.perRequest())
+			rate = append(rate, float64(s.requests)/s.span.Seconds())
+			busy = append(busy, 100*s.cpu.Seconds()/s.span.Seconds())
+			p50 = append(p50, s.p50.Seconds()*1000)
+			p99 = append(p99, s.p99.Seconds()*1000)
+			rss = append(rss, float64(s.rss)/(1<<20))
+		}
+	}
+	ratio, span := "-", "-"
+	if rs := ratios(name, "nginx", r, samples); len(rs) > 0 {
+		ratio = fmt.Sprintf("%.2f", median(rs))
+		span = fmt.Sprintf("%.2f-%.2f", slices.Min(rs), slices.Max(rs))
+	}
+	fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t\n", name, median(cpu), ratio, span, median(rate), median(busy),
+		median(p50), median(p99), median(rss))
+}
+
+// byRound prints each proxy's ratio to nginx in every round, and the control pair's ratio to each other: how far two runs of the
+// same binary lie apart is how far a difference means nothing.
+func byRound(b *bench, r row, samples []sample) string {
+	var w strings.Builder
+	for _, name := range b.proxies {
+		if rs := ratios(name, "nginx", r, samples); len(rs) > 0 && name != "nginx" {
+			fmt.Fprintf(&w, "  %-13s to nginx by round    %s\n", name, list(rs))
+		}
+	}
+	if rs := ratios("gatehouse-b", "gatehouse", r, samples); len(rs) > 0 {
+		fmt.Fprintf(&w, "  gatehouse-b   to gatehouse, control %s\n", list(rs))
+	}
+	if rs := ratios("gatehouse", "caddy", r, samples); len(rs) > 0 {
+		fmt.Fprintf(&w, "  gatehouse     to caddy by round    %s\n", list(rs))
+	}
+	return w.String()
+}
+
+func list(rs []float64) string {
+	var out []string
+	for _, r := range rs {
+		out = append(out, fmt.Sprintf("%.2f", r))
+	}
+	return strings.Join(out, " ")
+}
+
+// ratios are the CPU per request of name over that of base, of each round that has both.
+func ratios(name, base string, r row, samples []sample) []float64 {
+	of := map[int]float64{}
+	for _, s := range samples {
+		if s.proxy == base && s.row == r {
+			of[s.round] = s.perRequest()
+		}
+	}
+	var out []float64
+	for _, s := range samples {
+		if s.proxy == name && s.row == r && of[s.round] > 0 {
+			out = append(out, s.perRequest()/of[s.round])
+		}
+	}
+	return out
+}
+
+// median of a list, 0 for none.
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Sorted(slices.Values(v))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// machine names the processor, its cores and the kernel.
+func machine() string {
+	model := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for l := range strings.Lines(string(b)) {
+			if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
+				model = strings.TrimSpace(v)
+				break
+			}
+		}
+	}
+	kernel := "unknown kernel"
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		kernel = strings.TrimSpace(string(b))
+	}
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s", model, runtime.NumCPU(), kernel, runtime.GOARCH)
+}
+
+// versionsOf asks each program what it is.
+func (b *bench) versionsOf(ctx context.Context) []string {
+	ask := func(args ...string) string {
+		out, _ := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput() // wrk -v exits with 1
+		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		return first
+	}
+	var v []string
+	for _, p := range b.proxies {
+		switch p {
+		case "gatehouse":
+			v = append(v, ask(b.gatehouse, "version"))
+		case "nginx":
+			v = append(v, ask("nginx", "-v"))
+		case "caddy":
+			v = append(v, "Caddy "+moduleVersion(b.caddy, "github.com/caddyserver/caddy/v2"))
+		case "reverseproxy":
+			v = append(v, "httputil.ReverseProxy of "+runtime.Version())
+		}
+	}
+	return append(v, ask("wrk", "-v"), ask("go", "version"))
+}
+
+// moduleVersion reads the version of a module from a Go binary that was built with it.
+func moduleVersion(binary, module string) string {
+	info, err := buildinfo.ReadFile(binary)
+	if err != nil {
+		return "unknown"
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == module {
+			return m.Version + " with " + info.GoVersion
+		}
+	}
+	return "unknown"
+}
+
+// certificate makes a pair for the measured host and writes both files; the pool trusts it.
+func certificate(certFile, keyFile string) (*x509.CertPool, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: measuredHost},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		DNSNames:    []string{measuredHost, "*.bench.example"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(certFile, cert, 0o644); err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(cert)
+	return pool, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)
+}
