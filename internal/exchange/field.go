@@ -29,11 +29,21 @@ func FieldValueEnd(b []byte, from int) int {
 		ones = 0x0101010101010101
 		high = 0x8080808080808080
 	)
+	// A byte below 0x20, or equal to 0x7f, sets its high bit in one of the differences; so may one above 0x7f, and the next
+	// one after such a byte. Words without such a bit are passed over.
 	i := from
+	for i+16 <= len(b) {
+		p := (*[16]byte)(b[i:])
+		w, x := binary.LittleEndian.Uint64(p[:8]), binary.LittleEndian.Uint64(p[8:])
+		if ((w-0x20*ones)|((w^0x7f*ones)-ones)|(x-0x20*ones)|((x^0x7f*ones)-ones))&high != 0 {
+			break
+		}
+		i += 16
+	}
 	for i+8 <= len(b) {
 		w := binary.LittleEndian.Uint64(b[i:])
 		del := w ^ 0x7f*ones
-		// A byte below 0x20, or equal to 0x7f, sets its high bit. Borrows make mistakes only above the first such byte.
+		// Now without those above 0x7f. Borrows make mistakes only above the first byte that counts.
 		hit := ((w - 0x20*ones) &^ w & high) | ((del - ones) &^ del & high)
 		if hit == 0 {
 			i += 8

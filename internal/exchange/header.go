@@ -1,6 +1,9 @@
 package exchange
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Field is one header field. Name keeps the case in which it was written; comparing names ignores case.
 // The bytes of a field that came from a peer lie in a buffer of its connection: see Exchange.
@@ -114,6 +117,14 @@ func (h *Header) DelFunc(drop func(Field) bool) {
 		}
 	}
 	h.fields = h.fields[:j]
+}
+
+// Extend adds n empty field lines at the end and returns them, to be filled in place: codecs that know how many there are
+// save the bookkeeping of Append.
+func (h *Header) Extend(n int) []Field {
+	old := len(h.fields)
+	h.fields = slices.Grow(h.fields, n)[:old+n]
+	return h.fields[old:]
 }
 
 // Truncate keeps the first n field lines.

@@ -115,10 +115,22 @@ func appendLength(dst []byte, n int64) []byte {
 }
 
 func appendStatusLine(dst []byte, status int) []byte {
+	if 0 <= status && status < len(statusLines) && statusLines[status] != "" {
+		return append(dst, statusLines[status]...)
+	}
 	dst = strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(status), 10)
-	dst = append(append(dst, ' '), exchange.StatusText(status)...)
-	return append(dst, '\r', '\n')
+	return append(dst, " \r\n"...)
 }
+
+// statusLines are those of the registered statuses.
+var statusLines = func() (t [600]string) {
+	for status := range t {
+		if text := exchange.StatusText(status); text != "" {
+			t[status] = "HTTP/1.1 " + strconv.Itoa(status) + " " + text + "\r\n"
+		}
+	}
+	return t
+}()
 
 // appendField appends a field line, and sees to it that it is one line.
 func appendField(dst []byte, f *exchange.Field) []byte {

@@ -116,14 +116,17 @@ func (s *span) of(buf []byte) []byte { return buf[s.value:s.valueEnd:s.valueEnd]
 // header puts the fields that are forwarded into h.
 func (p *Parser) header(buf []byte, o options, h *exchange.Header) {
 	h.Reset()
-	for i := range p.fields {
-		s := &p.fields[i]
+	fields := h.Extend(len(p.fields))
+	kept := 0
+	for _, s := range p.fields {
 		name := buf[s.name:s.nameEnd:s.nameEnd]
 		if o.named && p.nominated(buf, name) {
 			continue
 		}
-		h.Append(name, s.of(buf))
+		fields[kept] = exchange.Field{Name: name, Value: buf[s.value:s.valueEnd:s.valueEnd]}
+		kept++
 	}
+	h.Truncate(kept)
 }
 
 // nominated says whether a Connection field names name.

@@ -259,9 +259,12 @@ func (p *Parser) wait(buf []byte) code {
 // fieldLine parses the field line at buf[i] (RFC 9112 section 5). next is where the next line starts, 0 if there is none: the
 // line is not complete, or not well formed in the way that c says.
 func fieldLine(buf []byte, i int) (s span, next int, c code) {
-	j := i
-	for j < len(buf) && exchange.IsTokenByte(buf[j]) {
-		j++
+	j := len(buf)
+	for k, b := range buf[i:] {
+		if !exchange.IsTokenByte(b) {
+			j = i + k
+			break
+		}
 	}
 	if j == len(buf) {
 		return s, 0, codeFieldName
