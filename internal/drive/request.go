@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/http1"
@@ -228,7 +229,8 @@ func (w *work) bodyFailed(err error) proxy.Action {
 // pump carries a request body to the backend beside the goroutine that waits for the response.
 type pump struct {
 	done    chan struct{}
-	running bool // for the owner alone
+	running bool        // for the owner alone
+	last    atomic.Bool // nothing more is read from the client: the last bytes are being written
 	// The rest is the pump's until done is closed.
 	finished bool // the whole body was sent
 	client   error
@@ -246,9 +248,29 @@ func (p *pump) over() bool {
 	}
 }
 
+// settled waits for a pump that only has to see its last write return, and reports whether the whole body was sent. The
+// backend has answered, so it is not waited for long.
+func (p *pump) settled() bool {
+	if !p.over() {
+		if !p.last.Load() {
+			return false
+		}
+		t := time.NewTimer(time.Second)
+		defer t.Stop()
+		select {
+		case <-p.done:
+		case <-t.C:
+			return false
+		}
+	}
+	return p.finished
+}
+
 // startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
 func (w *work) startPump(framing http1.Framing, sees bool) {
-	w.pump = pump{done: make(chan struct{}), running: true}
+	p := &w.pump
+	p.done, p.running, p.finished, p.client, p.backend, p.verdict = make(chan struct{}), true, false, nil, nil, policy.Verdict{}
+	p.last.Store(false)
 	go w.runPump(framing, sees)
 }
 
@@ -273,6 +295,7 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 			}
 		}
 		out = w.appendRequestBody(out[:0], data, framing, end)
+		p.last.Store(end)
 		if len(out) > 0 {
 			if _, p.backend = up.Write(out); p.backend != nil {
 				return // the backend may have answered already: its response is still read

@@ -155,8 +155,8 @@ func (w *work) settle() {
 	}
 	sent := true
 	if w.pump.running {
-		sent = w.pump.over() && w.pump.finished
-		w.pump.running = !w.pump.over()
+		sent = w.pump.settled()
+		w.pump.running = !sent
 	}
 	if sent && !w.uhead.Close && w.ur == w.uw {
 		w.keep()
@@ -219,7 +219,7 @@ func (w *work) responseData(p *[]byte, last bool) (refused bool) {
 func (w *work) responseFraming() (http1.Framing, bool) {
 	r := &w.Response
 	_, changes := w.SeesResponseData()
-	end := w.Close || w.head.Close || w.c.Closing() || (w.pump.running && r.Status >= 400 && !w.pump.over())
+	end := w.Close || w.head.Close || w.c.Closing() || w.upgrading() || (w.pump.running && r.Status >= 400 && !w.pump.over())
 	switch {
 	case bodiless(r.Status) || string(w.Request.Method) == "HEAD":
 		if r.ContentLength >= 0 && !bodiless(r.Status) {
@@ -256,7 +256,7 @@ func (w *work) lastWrite(end bool) bool {
 	if _, err := w.c.Write(w.out); err != nil {
 		return w.lost()
 	}
-	if w.Close && !end || !w.body.skip() { // the request's body was not read to its end
+	if w.Close && !end || !w.body.skip() || w.upgrading() { // something of the request, or behind it, was not read
 		w.c.Linger()
 		return false
 	}
