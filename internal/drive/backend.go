@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
@@ -31,9 +29,7 @@ func newPeeker(tcp *net.TCPConn) *peeker {
 	}
 	p.raw = raw
 	p.look = func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		p.silent = err == unix.EAGAIN
+		p.silent = silentNow(fd)
 		return true
 	}
 	return p
