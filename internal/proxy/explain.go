@@ -142,12 +142,12 @@ func (x *Explanation) explainMatch(m route.Explanation) {
 	case m.Route == nil:
 		add("no route: %s", m.Why)
 		if n := m.Nearest; n != nil && n.Route != nil {
-			add("nearest: %s (%s): %s", ir.MatchText(&n.Route.Match), n.Route.Source, strings.Join(n.Failed, "; "))
+			add("nearest: %s (%s): %s", ir.MatchText(n.Route.Match), n.Route.Source, strings.Join(n.Failed, "; "))
 		}
 	case m.Next != nil:
-		add("%s wins over %s (%s): %s", ir.MatchText(&m.Route.Match), ir.MatchText(&m.Next.Match), m.Next.Source, m.Why)
+		add("%s wins over %s (%s): %s", ir.MatchText(m.Route.Match), ir.MatchText(m.Next.Match), m.Next.Source, m.Why)
 	default:
-		add("%s: %s", ir.MatchText(&m.Route.Match), m.Why)
+		add("%s: %s", ir.MatchText(m.Route.Match), m.Why)
 	}
 }
 
