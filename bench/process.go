@@ -62,7 +62,7 @@ func start(core string, args ...string) (*process, error) {
 
 // stop asks the program to end and makes it after 3 s: at the end of a measurement there is nothing to drain.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(os.Interrupt) // on SIGTERM a proxy may go on accepting for a while
 	select {
 	case <-p.done:
 	case <-time.After(3 * time.Second):
