@@ -16,7 +16,8 @@ const maxHost = 254
 
 // ParseAuthority takes host[:port] apart, strictly: a host is letters, digits, "-", "_" and "." without an empty label, or an
 // IPv6 literal without zone; an empty host, userinfo, percent-escapes and an empty port are refused (ok is false). What has to
-// be spelt anew is appended to room, whose grown slice is returned for the next use; else the parts lie in raw.
+// be spelt anew is appended to room, whose grown slice is returned for the next use; else the parts lie in raw. Only an IPv6
+// literal allocates.
 func ParseAuthority(room, raw []byte) (a Authority, grown []byte, ok bool) {
 	if len(raw) > 0 && raw[0] == '[' {
 		return parseLiteral(room, raw)

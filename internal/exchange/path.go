@@ -170,11 +170,7 @@ func (s *pathScan) escape(i int) bool {
 	case c == 0:
 		s.flags |= EscapedNUL
 	case c == '%':
-		j := i + 3
-		for bytes.HasPrefix(s.raw[j:], []byte("25")) {
-			j += 2
-		}
-		if j+1 < len(s.raw) && s.raw[j] == '2' && s.raw[j+1]|0x20 == 'e' {
+		if s.escapedDot(i + 3) {
 			s.flags |= DoubleEncodedDot
 		}
 	}
@@ -182,6 +178,32 @@ func (s *pathScan) escape(i int) bool {
 		s.respell = true
 	}
 	return true
+}
+
+// escapedDot says whether what follows an escaped "%" makes it, decoded once or more, an escaped dot: "2e", "252e" ...,
+// in which each character may be escaped itself.
+func (s *pathScan) escapedDot(i int) bool {
+	for {
+		two, n := octet(s.raw, i)
+		last, m := octet(s.raw, i+n)
+		if two != '2' || last != '5' {
+			return two == '2' && last|0x20 == 'e'
+		}
+		i += n + m
+	}
+}
+
+// octet is the octet at b[i], which may be escaped, and how many bytes it takes; 0 and 0 behind the end.
+func octet(b []byte, i int) (c byte, n int) {
+	if i >= len(b) {
+		return 0, 0
+	}
+	if b[i] == '%' {
+		if c, ok := unescape(b, i); ok {
+			return c, 3
+		}
+	}
+	return b[i], 1
 }
 
 // leadingDots counts the dots, plain or escaped, with which b begins, and the bytes that they take.
