@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"hash/maphash"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -91,15 +92,18 @@ func (b *builder[V]) scratch() {
 			b.fault(h, orphan(h))
 			continue
 		}
-		if !t.sites[p.site].listeners[p.listener].hosts.put(t.seed, b.compile(h)) {
+		hosts := t.sites[p.site].listeners[p.listener].hosts
+		if hosts.get(t.seed, keyOf(h)) != nil {
 			t.twice = true
 			b.fault(h, Fault{Host: h, Path: "hostname", Message: "stands twice on its listener: the first one counts"})
+			continue
 		}
+		hosts.put(t.seed, b.compile(h))
 	}
 }
 
 func orphan(h *ir.Host) Fault {
-	return Fault{Host: h, Path: "listener", Message: "no listener " + h.Listener + " is in the table"}
+	return Fault{Host: h, Path: "listener", Message: "there is no listener " + strconv.Quote(h.Listener)}
 }
 
 // newPlan sorts listeners into sites and hostnames.
@@ -276,42 +280,20 @@ func (b *builder[V]) keepFaults(deltas map[string]*delta) {
 
 // patchIndex returns a copy of x with the change made, false if a hostname would stand twice.
 func (b *builder[V]) patchIndex(x *index[V], d *delta) (*index[V], bool) {
-	came := map[hostKey]*ir.Host{}
-	for _, h := range d.came {
-		key := keyOf(h)
-		if came[key] != nil {
-			return nil, false
-		}
-		came[key] = h
-	}
 	seed := b.next.seed
 	y := *x
-	y.slots = slices.Clone(x.slots)
+	y.chunks = slices.Clone(x.chunks)
 	b.kept = map[*ir.Host]*host[V]{}
-	drop := map[*host[V]]bool{}
 	for _, h := range d.gone {
 		key := keyOf(h)
-		if key.kind == anyName {
-			b.kept[h], y.any = x.any, nil
-			continue
-		}
-		at, _ := x.find(key.hash(seed), key.kind, []byte(key.name))
-		b.kept[h] = x.slots[at].host
-		if heir := came[key]; heir != nil {
-			y.slots[at].host = b.compile(heir)
-			delete(came, key)
-		} else {
-			drop[x.slots[at].host] = true
-		}
-	}
-	if len(drop) > 0 {
-		// A depth that no wildcard has any more costs a lookup now and then, never a wrong answer.
-		y.rehash(y.size+len(came), func(h *host[V]) bool { return !drop[h] })
+		b.kept[h] = x.get(seed, key)
+		y.remove(seed, key)
 	}
 	for _, h := range d.came {
-		if came[keyOf(h)] == h && !y.put(seed, b.compile(h)) {
+		if y.get(seed, keyOf(h)) != nil {
 			return nil, false
 		}
+		y.put(seed, b.compile(h))
 	}
 	return &y, true
 }

@@ -80,14 +80,19 @@ func checkPath(h *ir.Host, r *ir.Route) []Fault {
 
 // anchored compiles an RE2 expression that must match the whole of its input.
 func anchored(expr string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(expr); err != nil { // by itself: "a)(b" must not become valid in its brackets
-		return nil, fmt.Errorf("%q is not a regular expression (RE2): %w", expr, err)
+	_, err := regexp.Compile(expr) // by itself: "a)(b" must not become valid in its brackets
+	if err != nil {
+		return nil, badRegexp(expr, err)
 	}
 	re, err := regexp.Compile(`\A(?:` + expr + `)\z`)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a regular expression (RE2): %w", expr, err)
+		return nil, badRegexp(expr, err)
 	}
 	return re, nil
+}
+
+func badRegexp(expr string, err error) error {
+	return fmt.Errorf("%q is not a regular expression (RE2): %s", expr, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 }
 
 // checkHostname says what is wrong with a host's pattern, "" if nothing is.

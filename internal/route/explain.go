@@ -43,14 +43,14 @@ func (s *Site[V]) Explain(q *Query) Explanation {
 	x := Explanation{Name: string(q.Host)}
 	l := s.find(q.Host)
 	if l == nil {
-		x.Why = fmt.Sprintf("no listener takes host %q", q.Host)
+		x.Why = fmt.Sprintf("no listener takes host %q: there %s", q.Host, s.hostnames())
 		return x
 	}
 	x.Listener, x.ListenerWhy = l.ir, whyListener(l.ir.Hostname, len(s.listeners))
 	q.joined = ""
 	c := cursor{name: q.Host}
 	for h := l.hosts.next(s.seed, &c); h != nil && x.Next == nil; h = l.hosts.next(s.seed, &c) {
-		x.try(h.candidates(q), h.ir)
+		x.try(h.host.candidates(q), h.host.ir)
 	}
 	switch {
 	case x.Route != nil && x.Next != nil:
@@ -65,6 +65,25 @@ func (s *Site[V]) Explain(q *Query) Explanation {
 		x.Why = "none of the routes matches"
 	}
 	return x
+}
+
+// hostnames lists the listeners' hostnames, the first few of them.
+func (s *Site[V]) hostnames() string {
+	var out []string
+	for i, l := range s.Listeners() {
+		if i == shown {
+			out = append(out, "...")
+			break
+		}
+		out = append(out, l.Hostname)
+	}
+	switch len(out) {
+	case 0:
+		return "is no listener"
+	case 1:
+		return "is " + out[0]
+	}
+	return "are " + strings.Join(out, ", ")
 }
 
 // try takes in what one virtual host has to say.
@@ -206,11 +225,11 @@ func (l *listener[V]) nearest(s *Site[V], x *Explanation, q *Query) *Candidate {
 	alike := -1
 	c := cursor{name: q.Host}
 	for h := l.hosts.next(s.seed, &c); h != nil; h = l.hosts.next(s.seed, &c) {
-		for i := range h.entries {
-			e := &h.entries[i]
+		for i := range h.host.entries {
+			e := &h.host.entries[i]
 			if n := e.alike(q.Path); n > alike && !e.faulty {
 				alike = n
-				best = &Candidate{Host: h.ir, Route: e.route, Index: i, Failed: e.lacking(q)}
+				best = &Candidate{Host: h.host.ir, Route: e.route, Index: i, Failed: e.lacking(q)}
 			}
 		}
 	}

@@ -10,8 +10,6 @@ import (
 // host is the compiled form of one virtual host: a trie of path segments whose nodes name the routes that end there.
 type host[V any] struct {
 	trie    trie[V]
-	name    string // with kind, what index looks up
-	kind    pattern
 	regex   int32 // first route with a regular expression for its path, chained by entry.next; -1: none
 	ir      *ir.Host
 	entries []entry[V] // by place in ir.Routes, which is the match order
@@ -29,8 +27,7 @@ type entry[V any] struct {
 
 // compileHost makes the compiled form of h. Routes that cannot be matched as written are left out of the trie.
 func compileHost[V any](seed maphash.Seed, h *ir.Host, attach func(*ir.Host, *ir.Route) V) (*host[V], []Fault) {
-	key := keyOf(h)
-	c := &host[V]{ir: h, kind: key.kind, name: strings.Clone(key.name), entries: make([]entry[V], len(h.Routes)), regex: -1}
+	c := &host[V]{ir: h, entries: make([]entry[V], len(h.Routes)), regex: -1}
 	var faults []Fault
 	if p := checkHostname(h); p != "" {
 		faults = append(faults, Fault{Host: h, Path: "hostname", Message: p})
@@ -50,7 +47,7 @@ func compileHost[V any](seed maphash.Seed, h *ir.Host, attach func(*ir.Host, *ir
 			c.insert(s, int32(i), &h.Routes[i].Match.Path)
 		}
 	}
-	c.trie = layTrie(s, c.entries)
+	c.trie = layTrie(s, keyOf(h), c.entries)
 	return c, faults
 }
 
@@ -72,12 +69,12 @@ func (c *host[V]) insert(s *sketch, i int32, p *ir.PathMatch) {
 // prefixOf is the path whose elements a prefix match asks for: without the one slash at its end that does not count.
 func prefixOf(p *ir.PathMatch) string { return strings.TrimSuffix(p.Value, "/") }
 
-// match returns the first route in order that matches, nil if none does.
-func (c *host[V]) match(seed maphash.Seed, q *Query) (route *ir.Route, value V) {
+// match returns the first route in order that matches, nil if none does. nodes are those of the host's trie.
+func (c *host[V]) match(seed maphash.Seed, nodes []node[V], q *Query) (route *ir.Route, value V) {
 	none := int32(len(c.entries))
 	best := none
-	if at, whole := c.trie.deepest(seed, q.Path); at >= 0 {
-		n := &c.trie.nodes[at]
+	if at, whole := c.trie.deepest(seed, nodes, q.Path); at >= 0 {
+		n := &nodes[at]
 		if whole && n.exact >= 0 {
 			if n.plain == plainExact {
 				best, route, value = n.exact, n.route, n.value
@@ -95,7 +92,7 @@ func (c *host[V]) match(seed maphash.Seed, q *Query) (route *ir.Route, value V) 
 				break
 			}
 			at = n.parent
-			n = &c.trie.nodes[at]
+			n = &nodes[at]
 		}
 	}
 	for i := c.regex; i >= 0 && i < best; i = c.entries[i].next {

@@ -80,20 +80,27 @@ func keyOf(h *ir.Host) hostKey {
 	return hostKey{k, name}
 }
 
-// index holds the virtual hosts of one listener by their pattern. It is immutable.
+// index holds the virtual hosts of one listener by their pattern: a hash table in chunks, so that a copy with one host
+// changed copies little. A chunk is never changed, only replaced.
 type index[V any] struct {
-	slots []indexSlot[V] // two thirds full at most
-	size  int            // of the slots, those taken
-	any   *host[V]
+	chunks [][]indexSlot[V] // by the lower half of the hash, within a chunk by the upper half
+	size   int
+	any    indexSlot[V]
 	// one and many have a bit for each number of dots that a wildcard suffix has (63: that many or more), so that hosts
-	// below no wildcard are not looked up label by label.
+	// below no wildcard are not looked up label by label. A bit that no host has any more costs a lookup now and then.
 	one, many uint64
 }
 
+// indexSlot is one host. The nodes of its trie stand here too, so that the memory of the host and that of the trie are asked
+// for at the same time.
 type indexSlot[V any] struct {
-	hash uint64
-	host *host[V] // nil: free
+	hash  uint64
+	host  *host[V] // nil: free
+	nodes []node[V]
 }
+
+// perChunk is how many hosts a chunk holds on average at most.
+const perChunk = 32
 
 func (k hostKey) hash(seed maphash.Seed) uint64 {
 	return mix(maphash.String(seed, k.name), uint32(k.kind))
@@ -101,88 +108,135 @@ func (k hostKey) hash(seed maphash.Seed) uint64 {
 
 func depthBit(dots int) uint64 { return 1 << min(dots, 63) }
 
-// put adds a host and reports false if its pattern is there already. The index must not be published yet, nor share its
-// slots.
-func (x *index[V]) put(seed maphash.Seed, h *host[V]) bool {
-	switch h.kind {
-	case anyName:
-		if x.any != nil {
-			return false
-		}
-		x.any = h
-		return true
-	case oneLabel:
-		x.one |= depthBit(strings.Count(h.name, "."))
-	case manyLabels:
-		x.many |= depthBit(strings.Count(h.name, "."))
+// find returns the slot of the host with the pattern, nil if there is none.
+func (x *index[V]) find(hash uint64, k pattern, name []byte) *indexSlot[V] {
+	if x.size == 0 {
+		return nil
 	}
-	if 3*(x.size+1) > 2*len(x.slots) {
-		x.rehash(2*(x.size+1), func(*host[V]) bool { return true })
+	chunk := x.chunks[slot(hash, len(x.chunks))]
+	if len(chunk) == 0 {
+		return nil
 	}
-	hash := hostKey{h.kind, h.name}.hash(seed)
-	i, found := x.find(hash, h.kind, []byte(h.name))
-	if found {
-		return false
-	}
-	x.slots[i] = indexSlot[V]{hash, h}
-	x.size++
-	return true
-}
-
-// rehash gives the index new slots with room for room hosts, and keeps those hosts for which keep is true.
-func (x *index[V]) rehash(room int, keep func(*host[V]) bool) {
-	old := x.slots
-	x.slots, x.size = make([]indexSlot[V], max(8, room*3/2)), 0
-	for _, o := range old {
-		if o.host == nil || !keep(o.host) {
-			continue
+	for i := slot(hash>>32, len(chunk)); ; i++ {
+		if i == len(chunk) {
+			i = 0
 		}
-		s := slot(o.hash, len(x.slots))
-		for x.slots[s].host != nil {
-			if s++; s == len(x.slots) {
-				s = 0
-			}
+		s := &chunk[i]
+		if s.host == nil {
+			return nil
 		}
-		x.slots[s] = o
-		x.size++
-	}
-}
-
-// find returns the slot of the host with the pattern, or the free one where it would lie; -1 if there are no slots.
-func (x *index[V]) find(hash uint64, k pattern, name []byte) (at int, found bool) {
-	if len(x.slots) == 0 {
-		return -1, false
-	}
-	for s := slot(hash, len(x.slots)); ; s++ {
-		if s == len(x.slots) {
-			s = 0
-		}
-		h := x.slots[s].host
-		if h == nil {
-			return s, false
-		}
-		if x.slots[s].hash == hash && h.kind == k && h.name == string(name) {
-			return s, true
+		if s.hash == hash && s.host.trie.named(s.nodes, k, name) {
+			return s
 		}
 	}
 }
 
-func (x *index[V]) lookup(seed maphash.Seed, k pattern, name []byte) *host[V] {
-	if i, ok := x.find(mix(maphash.Bytes(seed, name), uint32(k)), k, name); ok {
-		return x.slots[i].host
+func (x *index[V]) lookup(seed maphash.Seed, k pattern, name []byte) *indexSlot[V] {
+	return x.find(mix(maphash.Bytes(seed, name), uint32(k)), k, name)
+}
+
+// get returns the host with the key, nil if there is none.
+func (x *index[V]) get(seed maphash.Seed, key hostKey) *host[V] {
+	if key.kind == anyName {
+		return x.any.host
+	}
+	if s := x.find(key.hash(seed), key.kind, []byte(key.name)); s != nil {
+		return s.host
 	}
 	return nil
 }
 
-// each calls do with every host.
-func (x *index[V]) each(do func(*host[V])) {
-	for _, s := range x.slots {
-		if s.host != nil {
-			do(s.host)
+// put adds a host, in the place of one with its pattern if there is one. x.chunks must be x's own, its chunks need not.
+func (x *index[V]) put(seed maphash.Seed, h *host[V]) {
+	key := keyOf(h.ir)
+	s := indexSlot[V]{hash: key.hash(seed), host: h, nodes: h.trie.nodes}
+	switch key.kind {
+	case anyName:
+		x.any = s
+		return
+	case oneLabel:
+		x.one |= depthBit(strings.Count(key.name, "."))
+	case manyLabels:
+		x.many |= depthBit(strings.Count(key.name, "."))
+	}
+	x.remove(seed, key)
+	x.size++
+	if x.size > perChunk*len(x.chunks) {
+		x.widen()
+	}
+	c := slot(s.hash, len(x.chunks))
+	x.chunks[c] = layChunk(append(taken(x.chunks[c], nil), s))
+}
+
+// remove takes the host with the pattern away, if there is one. x.chunks must be x's own.
+func (x *index[V]) remove(seed maphash.Seed, key hostKey) {
+	if key.kind == anyName {
+		x.any = indexSlot[V]{}
+		return
+	}
+	hash := key.hash(seed)
+	if s := x.find(hash, key.kind, []byte(key.name)); s != nil {
+		c := slot(hash, len(x.chunks))
+		x.chunks[c] = layChunk(taken(x.chunks[c], s.host))
+		x.size--
+	}
+}
+
+// widen makes room for twice as many chunks.
+func (x *index[V]) widen() {
+	wide := make([][]indexSlot[V], max(1, 2*len(x.chunks)))
+	for _, chunk := range x.chunks {
+		for _, s := range taken(chunk, nil) {
+			c := slot(s.hash, len(wide))
+			wide[c] = append(wide[c], s)
 		}
 	}
-	if x.any != nil {
-		do(x.any)
+	for c := range wide {
+		wide[c] = layChunk(wide[c])
+	}
+	x.chunks = wide
+}
+
+// taken lists the slots of a chunk that hold a host other than but.
+func taken[V any](chunk []indexSlot[V], but *host[V]) []indexSlot[V] {
+	out := make([]indexSlot[V], 0, len(chunk))
+	for _, s := range chunk {
+		if s.host != nil && s.host != but {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// layChunk places hosts in a new chunk, at most two thirds full.
+func layChunk[V any](hosts []indexSlot[V]) []indexSlot[V] {
+	if len(hosts) == 0 {
+		return nil
+	}
+	chunk := make([]indexSlot[V], 1+len(hosts)*3/2)
+	for _, s := range hosts {
+		i := slot(s.hash>>32, len(chunk))
+		for chunk[i].host != nil {
+			if i++; i == len(chunk) {
+				i = 0
+			}
+		}
+		chunk[i] = s
+	}
+	return chunk
+}
+
+// each calls do with every host.
+func (x *index[V]) each(do func(*host[V])) {
+	for _, chunk := range x.chunks {
+		for _, s := range chunk {
+			if s.host != nil {
+				do(s.host)
+			}
+		}
+	}
+	if x.any.host != nil {
+		do(x.any.host)
 	}
 }
 
@@ -203,7 +257,7 @@ const (
 )
 
 // next returns the next virtual host that covers the cursor's name, nil at the end.
-func (x *index[V]) next(seed maphash.Seed, c *cursor) *host[V] {
+func (x *index[V]) next(seed maphash.Seed, c *cursor) *indexSlot[V] {
 	for {
 		switch c.stage {
 		case tryExact:
@@ -235,8 +289,8 @@ func (x *index[V]) next(seed maphash.Seed, c *cursor) *host[V] {
 			}
 		case tryAny:
 			c.stage = done
-			if x.any != nil {
-				return x.any
+			if x.any.host != nil {
+				return &x.any
 			}
 		default:
 			return nil

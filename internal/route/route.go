@@ -112,12 +112,12 @@ func (s *Site[V]) Match(q *Query) Result[V] {
 	q.joined = ""
 	c := cursor{name: q.Host}
 	for h := l.hosts.next(s.seed, &c); h != nil; h = l.hosts.next(s.seed, &c) {
-		if r.Route, r.Value = h.match(s.seed, q); r.Route != nil {
-			r.Host = h.ir
+		if r.Route, r.Value = h.host.match(s.seed, h.nodes, q); r.Route != nil {
+			r.Host = h.host.ir
 			return r
 		}
 		if r.Host == nil {
-			r.Host = h.ir
+			r.Host = h.host.ir
 		}
 	}
 	return r

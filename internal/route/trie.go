@@ -17,7 +17,8 @@ type trie[V any] struct {
 	long  *[]string // texts that do not fit their node
 }
 
-// node is one path segment below its parent: 64 bytes if V is a pointer.
+// node is one path segment below its parent: 64 bytes if V is a pointer. The root's text and tag are the host's name and
+// the kind of its pattern.
 type node[V any] struct {
 	tag           uint32 // of the hash, with tagSet; 0: this place is free
 	parent        int32
@@ -59,6 +60,11 @@ func (t *trie[V]) is(n *node[V], text []byte) bool {
 	return int(n.size) == len(text) && string(n.text[:n.size]) == string(text)
 }
 
+// named reports whether the trie, whose nodes are given, is that of the host for a pattern of the kind and text.
+func (t *trie[V]) named(nodes []node[V], k pattern, text []byte) bool {
+	return nodes[0].tag == uint32(k) && t.is(&nodes[0], text)
+}
+
 func (t *trie[V]) setText(n *node[V], text string) {
 	if len(text) > len(n.text) {
 		if t.long == nil {
@@ -72,13 +78,13 @@ func (t *trie[V]) setText(n *node[V], text string) {
 }
 
 // deepest walks the path down and returns the last node it reaches, and whether that is the whole path; -1 for a path that
-// does not begin with "/".
-func (t *trie[V]) deepest(seed maphash.Seed, path []byte) (at int32, whole bool) {
+// does not begin with "/". nodes are t.nodes.
+func (t *trie[V]) deepest(seed maphash.Seed, nodes []node[V], path []byte) (at int32, whole bool) {
 	if len(path) == 0 || path[0] != '/' {
 		return -1, false
 	}
-	table := t.nodes[1:]
-	for t.nodes[at].inner {
+	table := nodes[1:]
+	for nodes[at].inner {
 		seg := path[1:]
 		if end := bytes.IndexByte(seg, '/'); end >= 0 {
 			seg = seg[:end]
@@ -175,11 +181,13 @@ func (s *sketch) grow() {
 }
 
 // layTrie lays the nodes of a sketch where a lookup finds them, at most two thirds full.
-func layTrie[V any](s *sketch, entries []entry[V]) trie[V] {
+func layTrie[V any](s *sketch, key hostKey, entries []entry[V]) trie[V] {
 	t := trie[V]{nodes: make([]node[V], 1, 1+len(s.nodes)*3/2)}
 	if len(s.nodes) > 1 {
 		t.nodes = t.nodes[:cap(t.nodes)]
 	}
+	t.nodes[0].tag = uint32(key.kind)
+	t.setText(&t.nodes[0], key.name)
 	place := make([]int32, len(s.nodes))
 	table := t.nodes[1:]
 	for i := range s.nodes {
