@@ -1,0 +1,293 @@
+package translate_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
+	"github.com/gatehouse-io/gatehouse/internal/translate"
+)
+
+var update = flag.Bool("update", false, "write what the golden cases get as what they want")
+
+// builtins are what files mode adds.
+const builtins = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: gatehouse}
+spec: {controllerName: gatehouse.dev/gateway}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: gatehouse, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}
+spec: {controller: gatehouse.dev/ingress}
+`
+
+func options() translate.Options {
+	return translate.Options{GatewayController: "gatehouse.dev/gateway", IngressController: "gatehouse.dev/ingress",
+		HTTPPort: 8080, HTTPSPort: 8443, Loopback: true, BindAddress: netip.Addr{}, Steps: testSteps()}
+}
+
+// testSpec is the spec of every step of these tests: any object whose field "fail", if there is one, is a number.
+type testSpec struct {
+	phase  policy.Phase
+	fields map[string]json.RawMessage
+}
+
+func (s *testSpec) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, &s.fields); err != nil {
+		return err
+	}
+	if s.fields["requestBody"] != nil && strings.HasPrefix(string(s.fields["requestBody"]), `"-`) {
+		return diag.Errorf("requestBody", "is negative")
+	}
+	return nil
+}
+func (s *testSpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.fields) }
+func (s *testSpec) Compile(policy.Env) (policy.Handler, error) {
+	return policy.Handler{}, nil
+}
+
+func testStep(name string, phase policy.Phase, merge func(outer, inner policy.Spec) policy.Spec, sources ...policy.Source) policy.Step {
+	return policy.Step{Name: name, Sources: sources, Phase: func(policy.Spec) policy.Phase { return phase },
+		New: func() policy.Spec { return &testSpec{phase: phase} }, Merge: merge}
+}
+
+func testSteps() []policy.Step {
+	whole := func(_, inner policy.Spec) policy.Spec { return inner }
+	fields := func(outer, inner policy.Spec) policy.Spec {
+		out := &testSpec{fields: map[string]json.RawMessage{}}
+		for _, s := range []policy.Spec{outer, inner} {
+			for k, v := range s.(*testSpec).fields {
+				out.fields[k] = v
+			}
+		}
+		return out
+	}
+	return []policy.Step{
+		testStep("invalid", policy.Protect, nil),
+		testStep("size", policy.Protect, fields, policy.Source{Kind: "ProtectionPolicy", Field: "sizes"}),
+		testStep("cors", policy.Protect, whole, policy.Source{Kind: "ProtectionPolicy", Field: "cors"}, policy.Source{Filter: "CORS"}),
+		testStep("requestHeaders", policy.TransformRequest, nil, policy.Source{Filter: "RequestHeaderModifier"}),
+		testStep("redirect", policy.TransformRequest, nil, policy.Source{Filter: "RequestRedirect"}),
+		testStep("rewrite", policy.TransformRequest, nil, policy.Source{Filter: "URLRewrite"}),
+		testStep("responseHeaders", policy.TransformResponse, nil, policy.Source{Filter: "ResponseHeaderModifier"}),
+		testStep("hsts", policy.TransformResponse, nil, policy.Source{Kind: "GatewayParameters", Field: "hsts"}),
+	}
+}
+
+func parse(t testing.TB, text string) []objects.Object {
+	t.Helper()
+	all := decodeAll(t, text)
+	for _, o := range all {
+		if s, ok := o.(*objects.Secret); ok && string(s.Material.Data["tls.crt"].Reveal()) == "PAIR" {
+			s.Material.Data = testPair(t)
+		}
+	}
+	return all
+}
+
+// testPair makes a certificate and its key.
+func testPair(t testing.TB) map[string]secret.Value {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shop.example"}}
+	crt, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]secret.Value{
+		"tls.crt": secret.New(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: crt})),
+		"tls.key": secret.New(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})),
+	}
+}
+
+func run(t testing.TB, text string) translate.Result {
+	t.Helper()
+	s := objects.NewStore()
+	s.Apply(objects.Change{Upserts: parse(t, builtins)})
+	s.Apply(objects.Change{Upserts: parse(t, text)})
+	return translate.New(options()).Update(s, nil)
+}
+
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden cases: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got *translate.Result
+			for i, f := range a.Files {
+				if f.Name == "in.yaml" {
+					r := run(t, string(f.Data))
+					got = &r
+					continue
+				}
+				if got == nil {
+					t.Fatalf("section %s comes before in.yaml", f.Name)
+				}
+				text := section(t, f.Name, got)
+				if d := cmp.Diff(string(f.Data), text); d != "" && !*update {
+					t.Errorf("%s (-want +got), accept it with: go test ./internal/translate -run Golden -update\n%s\ngot:\n%s", f.Name, d, text)
+				}
+				a.Files[i].Data = []byte(text)
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// section prints one view of a result.
+func section(t testing.TB, name string, r *translate.Result) string {
+	t.Helper()
+	switch name {
+	case "routes":
+		return ir.RoutesText(r.Config)
+	case "status":
+		return diag.StatusText(r.Report)
+	case "faults":
+		return faultsText(r.Report)
+	case "steps":
+		return stepsText(r.Config)
+	case "listeners":
+		return listenersText(r.Config)
+	case "endpoints":
+		return endpointsText(r)
+	}
+	t.Fatalf("section %s is not known", name)
+	return ""
+}
+
+func faultsText(r *diag.Report) string {
+	var b strings.Builder
+	for _, f := range r.Faults() {
+		fmt.Fprintf(&b, "%s\n", f)
+	}
+	return b.String()
+}
+
+// stepsText shows every step of every route, in the order in which they run.
+func stepsText(c *ir.Config) string {
+	var b strings.Builder
+	for _, h := range c.Hosts {
+		for _, r := range h.Routes {
+			if len(r.Steps) > 0 {
+				fmt.Fprintf(&b, "%s on %s\n", r.Name, h.Listener)
+			}
+			write := func(indent string, steps []*ir.Step) {
+				for _, s := range steps {
+					fmt.Fprintf(&b, "%s%s: %s %s from %s\n", indent, s.Phase, s.Name, s.Spec, s.Source())
+					for _, k := range sortedKeys(s.Sources) {
+						if k != "" {
+							fmt.Fprintf(&b, "%s  %s from %s\n", indent, k, s.Sources[k])
+						}
+					}
+				}
+			}
+			write("  ", r.Steps)
+			for _, bk := range r.Backends {
+				write("  to "+ir.ClusterText(bk.Cluster)+" ", bk.Steps)
+			}
+		}
+	}
+	return b.String()
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	for i := range out {
+		for j := i; j > 0 && out[j] < out[j-1]; j-- {
+			out[j], out[j-1] = out[j-1], out[j]
+		}
+	}
+	return out
+}
+
+func listenersText(c *ir.Config) string {
+	var b strings.Builder
+	for _, l := range c.Listeners {
+		fmt.Fprintf(&b, "%s %s :%d", l.Key, l.Protocol, l.Port)
+		if l.Hostname != "" {
+			fmt.Fprintf(&b, " %s", l.Hostname)
+		}
+		for _, bind := range l.Binds {
+			if bind.Address.IsValid() {
+				fmt.Fprintf(&b, " at %s", netip.AddrPortFrom(bind.Address, bind.Port))
+			}
+		}
+		if l.TLS != nil {
+			for _, cert := range l.TLS.Certificates {
+				fmt.Fprintf(&b, " %s%v", cert.Handle, cert.Hosts)
+			}
+			if l.TLS.Default != "" {
+				fmt.Fprintf(&b, " default %s", l.TLS.Default)
+			}
+		}
+		if l.Client != nil {
+			j, _ := json.Marshal(l.Client)
+			fmt.Fprintf(&b, " client %s", j)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func endpointsText(r *translate.Result) string {
+	var b strings.Builder
+	for _, c := range r.Config.Clusters {
+		fmt.Fprintf(&b, "%s:", ir.ClusterText(c.Key))
+		if c.TLS != nil {
+			j, _ := json.Marshal(c.TLS)
+			fmt.Fprintf(&b, " tls %s", j)
+		}
+		for _, e := range r.Endpoints[c.Key] {
+			fmt.Fprintf(&b, " %s:%d", e.Host, e.Port)
+			if e.Zone != "" {
+				fmt.Fprintf(&b, " in %s", e.Zone)
+			}
+			if !e.Ready {
+				b.WriteString(" draining")
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,253 @@
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
+
+// acme is where certificate authorities look for answers to their challenges (RFC 8555 section 8.3): never redirected.
+const acme = "/.well-known/acme-challenge"
+
+// fragment is what one object contributes to one virtual host.
+type fragment struct {
+	Owner   diag.Ref
+	Created time.Time
+	Entries []entry
+}
+
+// entry is one route of a fragment and what its order depends on beside its match.
+type entry struct {
+	Route       *ir.Route
+	Rule, Match int       // where it stands in its object
+	Behind      int       // aPath, aDefault, anybodysDefault
+	Redirect    *redirect // it is answered with a redirect; nil: it is served
+}
+
+// Values of entry.Behind.
+const (
+	aPath           = iota // the match decides
+	aDefault               // defaultBackend: behind every path
+	anybodysDefault        // defaultBackend of an Ingress with rules, for hosts in nobody's rules: behind one without
+)
+
+// placed is an entry with its owner.
+type placed struct {
+	entry
+	owner   diag.Ref
+	created time.Time
+}
+
+// host is the unit that joins the contributions to one virtual host.
+func (p *pass) host() {
+	k := p.u.key
+	fragments := hearAll[*fragment](p, topic{kind: hostTopic, name: k.name, host: k.host, one: k.one})
+	if len(fragments) == 0 {
+		p.gone = true
+		return
+	}
+	var all []placed
+	for _, f := range fragments {
+		for _, e := range f.Entries {
+			all = append(all, placed{e, f.Owner, f.Created})
+		}
+	}
+	slices.SortFunc(all, comparePlaced)
+	all = p.conflicts(all)
+	routes := make([]*ir.Route, 0, len(all))
+	if slices.ContainsFunc(all, func(e placed) bool { return e.Redirect != nil }) {
+		all = p.t.redirected(all)
+	}
+	for _, e := range all {
+		routes = append(routes, e.Route)
+	}
+	sink := topic{kind: hostSink, name: k.name, host: k.host, one: k.one}
+	if old := before[*ir.Host](p, sink); old != nil {
+		keepRoutes(old.Routes, routes)
+	}
+	p.say(sink, &ir.Host{Listener: k.name, Hostname: k.host, OneLabel: k.one, Routes: routes})
+}
+
+// keepRoutes puts the old pointer of each route that did not change into routes.
+func keepRoutes(old, routes []*ir.Route) {
+	var byName map[string]*ir.Route
+	for i, r := range routes {
+		if i < len(old) && old[i] == r {
+			continue
+		}
+		if byName == nil {
+			byName = make(map[string]*ir.Route, len(old))
+			for _, o := range old {
+				byName[o.Name] = o
+			}
+		}
+		if o := byName[r.Name]; o != nil && o != r && reflect.DeepEqual(o, r) {
+			routes[i] = o
+		}
+	}
+}
+
+// comparePlaced is the order of matches (Gateway API v1.6, HTTPRouteRule.matches; Ingress asks for the same): Exact paths,
+// then the longest path, then a method, the most headers, the most query parameters, the oldest object, its name, its rule, its
+// match. Where a regular expression stands is for implementations to say: among the prefixes by its length, behind a prefix
+// of the same length.
+func comparePlaced(a, b placed) int {
+	ma, mb := &a.Route.Match, &b.Route.Match
+	return cmp.Or(cmp.Compare(a.Behind, b.Behind), compareBool(ma.Path.Kind == ir.PathExact, mb.Path.Kind == ir.PathExact),
+		cmp.Compare(len(mb.Path.Value), len(ma.Path.Value)), compareBool(ma.Path.Kind != ir.PathRegex, mb.Path.Kind != ir.PathRegex),
+		compareBool(ma.Method != "", mb.Method != ""), cmp.Compare(len(mb.Headers), len(ma.Headers)),
+		cmp.Compare(len(mb.Query), len(ma.Query)), a.created.Compare(b.created), cmp.Compare(a.owner.Namespace, b.owner.Namespace),
+		cmp.Compare(a.owner.Name, b.owner.Name), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Match, b.Match),
+		cmp.Compare(a.Route.Name, b.Route.Name))
+}
+
+// compareBool puts true first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// conflicts takes out the paths of Ingresses that an older Ingress, or an earlier rule, has, and tells their owners.
+func (p *pass) conflicts(all []placed) []placed {
+	faults := map[diag.Ref]*diag.Object{}
+	out := all[:0]
+	var last *placed // the one that all paths equal to it lose against
+	for i := range all {
+		e := &all[i]
+		if e.owner.Kind != "Ingress" {
+			return all
+		}
+		if last == nil || (last.Behind == aPath) != (e.Behind == aPath) || last.Route.Match.Path != e.Route.Match.Path {
+			kept := *e
+			last = &kept
+			out = append(out, kept)
+			continue
+		}
+		if e.Behind == anybodysDefault {
+			continue // each of them still has its own hosts
+		}
+		o := faults[e.owner]
+		if o == nil {
+			o = &diag.Object{Ref: e.owner}
+			faults[e.owner] = o
+		}
+		o.Faults = append(o.Faults, p.conflict(e, last))
+	}
+	for ref, o := range faults {
+		diag.SortFaults(o.Faults)
+		p.say(topic{kind: reportTopic, ref: ref}, o)
+	}
+	return out
+}
+
+func (p *pass) conflict(loser, winner *placed) diag.Fault {
+	what := fmt.Sprintf("%s %s of host %s", loser.Route.Match.Path.Kind, loser.Route.Match.Path.Value, cmp.Or(p.u.key.host, "*"))
+	if loser.Behind != aPath {
+		what = "the default backend of host " + cmp.Or(p.u.key.host, "*")
+	}
+	f := diag.Fault{Object: loser.owner, Path: loser.Route.Source.Field, Reason: conflicted,
+		Message: fmt.Sprintf("%s belongs to %s, which is older", what, winner.owner)}
+	switch {
+	case winner.owner != loser.owner && winner.created.Equal(loser.created):
+		f.Message = fmt.Sprintf("%s belongs to %s, which comes first by name", what, winner.owner)
+	case winner.owner == loser.owner:
+		f.Message = fmt.Sprintf("%s is also at %s, which comes first", what, winner.Route.Source.Field)
+	}
+	return f
+}
+
+// redirected puts redirects to HTTPS in place of the routes that ask for one. What lies below acme is served; a redirect that
+// a later one makes superfluous is left out, so that most hosts have a single one.
+func (t *Translator) redirected(all []placed) []placed {
+	var out []placed
+	for _, e := range all {
+		path := e.Route.Match.Path
+		if e.Redirect == nil || path.Kind != ir.PathRegex && under(acme, path.Value) {
+			e.Redirect = nil
+			out = append(out, e)
+			continue
+		}
+		if path.Kind == ir.PathPrefix && under(path.Value, acme) {
+			c := e
+			r := *e.Route
+			r.Name += "/acme"
+			r.Match.Path.Value = acme
+			c.Route, c.Redirect, c.Behind = &r, nil, aPath
+			out = append(out, c)
+		}
+		e.Route = t.redirectRoute(e.Route, e.Redirect)
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, comparePlaced)
+	return slimmed(out)
+}
+
+// slimmed leaves out redirects that an unconditional one for "/" at the end makes superfluous.
+func slimmed(all []placed) []placed {
+	last := all[len(all)-1]
+	m := last.Route.Match
+	if last.Redirect == nil || m.Path != (ir.PathMatch{Kind: ir.PathPrefix, Value: "/"}) || m.Method != "" || len(m.Headers)+len(m.Query) > 0 {
+		return all
+	}
+	var served []placed // behind the one looked at
+	out := []placed{last}
+	for i := len(all) - 2; i >= 0; i-- {
+		e := all[i]
+		if e.Redirect == nil {
+			served = append(served, e)
+		} else if !slices.ContainsFunc(served, func(s placed) bool { return overlap(s.Route.Match.Path, e.Route.Match.Path) }) {
+			continue
+		}
+		out = append(out, e)
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// overlap says whether one path could match both.
+func overlap(a, b ir.PathMatch) bool {
+	return a.Kind == ir.PathRegex || b.Kind == ir.PathRegex || under(a.Value, b.Value) || under(b.Value, a.Value)
+}
+
+// under says whether path is prefix or lies below it, by path element.
+func under(prefix, path string) bool {
+	return prefix == "/" || path == prefix || strings.HasPrefix(path, prefix) && path[len(prefix)] == '/'
+}
+
+// redirectRoute is the redirect in place of a route. No attached policy acts on it.
+func (t *Translator) redirectRoute(r *ir.Route, by *redirect) *ir.Route {
+	spec := struct {
+		Scheme     string `json:"scheme"`
+		Port       uint16 `json:"port,omitempty"`
+		StatusCode int    `json:"statusCode"`
+	}{"https", by.Port, 308}
+	if by.Port == 443 {
+		spec.Port = 0
+	}
+	s := &ir.Step{Name: "redirect", Phase: policy.TransformRequest.String(), Target: r.Source, Spec: mustJSON(spec), Sources: map[string]ir.Source{"": by.By}}
+	return &ir.Route{Name: r.Name + "/https-redirect", Source: r.Source, Match: r.Match, Created: r.Created, Steps: []*ir.Step{s}}
+}
+
+// covers says whether every name that matches the pattern name also matches pattern. Both may begin with "*." (one label or
+// more); "" is any.
+func covers(pattern, name string) bool {
+	switch {
+	case pattern == "" || pattern == name:
+		return true
+	case strings.HasPrefix(pattern, "*."):
+		return strings.HasSuffix(name, pattern[1:]) && len(name) > len(pattern)-1
+	}
+	return false
+}

@@ -1,0 +1,217 @@
+package translate
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+)
+
+// parameters are what GatewayParameters say, the nearest first.
+type parameters struct {
+	Redirect    *bool
+	RedirectBy  ir.Source
+	HSTS        *lowered
+	Certificate string // handle, "" none
+}
+
+// lay fills what q, which is farther away, says and p does not.
+func (q *parameters) lay(far *parameters) {
+	if q.Redirect == nil {
+		q.Redirect, q.RedirectBy = far.Redirect, far.RedirectBy
+	}
+	if q.HSTS == nil {
+		q.HSTS = far.HSTS
+	}
+	if q.Certificate == "" {
+		q.Certificate = far.Certificate
+	}
+}
+
+// parametersOf reads what a parametersRef names. Parameters with a fault are not applied; their own verdict says so.
+func (p *pass) parametersOf(from diag.Ref, field string, to diag.Ref) (*parameters, *refusal) {
+	if r := p.resolve(from, field, to); r != nil {
+		return nil, r
+	}
+	o, presence := objects.Get[*v1alpha1.GatewayParameters](p.view, to.Namespace, to.Name)
+	if presence != objects.Present {
+		names := namesIn[*v1alpha1.GatewayParameters](p.view, to.Namespace)
+		return nil, &refusal{invalidParameters, "there is no " + to.String(), didYouMean(to.Name, names)}
+	}
+	out, faults := p.read(o)
+	for _, f := range faults {
+		if f.Severity == diag.Error && f.Reason != invalidCertificateRef {
+			return &parameters{}, nil
+		}
+	}
+	return out, nil
+}
+
+// read checks GatewayParameters and returns what they say.
+func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
+	ref := refOf("GatewayParameters", o.Namespace, o.Name)
+	v := newVerdict(ref, o)
+	out := &parameters{Redirect: o.Spec.HTTPSRedirect}
+	if out.Redirect != nil {
+		out.RedirectBy = sourceOf(ref, "spec.httpsRedirect")
+	}
+	if h := o.Spec.HSTS; h != nil {
+		age, err := parseDuration(h.MaxAge)
+		if err != nil {
+			v.fault("spec.hsts.maxAge", invalid, durationHint, "%v", err)
+		}
+		out.HSTS = p.hsts(ref, age, h.IncludeSubDomains)
+	}
+	if c := o.Spec.DefaultCertificateRef; c != nil {
+		handle, r := p.certificate(ref, "spec.defaultCertificateRef", *c)
+		if r != nil {
+			v.fault("spec.defaultCertificateRef", invalidCertificateRef, r.hint, "%s", r.message)
+		}
+		out.Certificate = handle
+	}
+	if b := o.Spec.BackendAddresses; b != nil {
+		for i, n := range b.Allow {
+			if _, err := netip.ParsePrefix(n); err != nil {
+				v.fault(fmt.Sprintf("spec.backendAddresses.allow[%d]", i), invalid, "write 169.254.20.10/32", "%q is not a network", n)
+			}
+		}
+	}
+	v.annotations(o)
+	return out, v.Faults
+}
+
+func (p *pass) hsts(ref diag.Ref, age time.Duration, subs bool) *lowered {
+	step := p.t.steps.field("GatewayParameters", "hsts")
+	if step == nil {
+		return nil
+	}
+	raw := mustJSON(struct {
+		MaxAge            int64 `json:"maxAge"`
+		IncludeSubDomains bool  `json:"includeSubDomains"`
+	}{int64(age / time.Second), subs})
+	l, err := lower(step, raw, ir.Source{}, sourceOf(ref, "spec.hsts"), gatewayLevel)
+	if err != nil {
+		return nil // the step takes every number of seconds
+	}
+	return &l
+}
+
+// parameters is the unit for the verdict about GatewayParameters.
+func (p *pass) parameters() {
+	ref := p.u.key.ref
+	o, presence := objects.Get[*v1alpha1.GatewayParameters](p.view, ref.Namespace, ref.Name)
+	if presence != objects.Present {
+		p.gone = true
+		return
+	}
+	v := newVerdict(ref, o)
+	_, v.Faults = p.read(o)
+	v.acceptIfFaultless()
+	p.verdict(v)
+}
+
+// acceptIfFaultless adds the condition Accepted of an object that attaches to nothing.
+func (v verdict) acceptIfFaultless() {
+	for _, f := range v.Faults {
+		if f.Severity == diag.Error {
+			v.add(accepted, false, invalid, withHint(f.Path+": "+f.Message, f.Hint))
+			return
+		}
+	}
+	v.add(accepted, true, accepted, "")
+}
+
+// handleOf names a Secret or ConfigMap on the data side.
+func handleOf(r diag.Ref) string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
+
+// pairState is what is known about a Secret as a certificate with its key.
+type pairState struct {
+	Pending bool
+	Problem string // "" it holds a pair
+}
+
+// pair is the unit that looks into one Secret, so that one that changes its pair wakes nobody who only names it.
+func (p *pass) pair() {
+	ref := p.u.key.ref
+	s, presence := objects.Get[*objects.Secret](p.view, ref.Namespace, ref.Name)
+	if presence == objects.Absent {
+		p.gone = true
+		return
+	}
+	st := pairState{Pending: presence == objects.Pending}
+	if !st.Pending {
+		crt, key := s.Material.Data["tls.crt"], s.Material.Data["tls.key"]
+		switch {
+		case crt.Len() == 0:
+			st.Problem = "has no tls.crt"
+		case key.Len() == 0:
+			st.Problem = "has no tls.key"
+		default:
+			if _, err := tls.X509KeyPair(crt.Reveal(), key.Reveal()); err != nil {
+				st.Problem = "holds no usable pair: " + strings.TrimPrefix(err.Error(), "tls: ")
+			}
+		}
+	}
+	p.say(topic{kind: pairTopic, name: handleOf(ref)}, st)
+}
+
+// certificate follows a reference to a Secret of type kubernetes.io/tls. A Secret that is there has a handle even if its
+// pair does not parse: the data side keeps the one that it has.
+func (p *pass) certificate(from diag.Ref, field string, c gatewayv1.SecretObjectReference) (handle string, r *refusal) {
+	to := diag.Ref{Kind: "Secret", Namespace: from.Namespace, Name: string(c.Name)}
+	if c.Kind != nil {
+		to.Kind = string(*c.Kind)
+	}
+	if c.Group != nil {
+		to.Group = string(*c.Group)
+	}
+	if c.Namespace != nil {
+		to.Namespace = string(*c.Namespace)
+	}
+	if r := p.resolve(from, field, to); r != nil {
+		if r.reason == invalidKind {
+			r.reason = invalidCertificateRef
+		}
+		return "", r
+	}
+	return p.pairOf(to)
+}
+
+func (p *pass) pairOf(to diag.Ref) (handle string, r *refusal) {
+	handle = handleOf(to)
+	states := hearAll[pairState](p, topic{kind: pairTopic, name: handle})
+	if len(states) == 0 {
+		hint := didYouMean(to.Name, namesIn[*objects.Secret](p.view, to.Namespace))
+		return "", &refusal{invalidCertificateRef, "there is no " + to.String(), hint}
+	}
+	if states[0].Problem != "" {
+		return handle, &refusal{invalidCertificateRef, to.String() + " " + states[0].Problem, ""}
+	}
+	return handle, nil
+}
+
+// gep2257 is the form of a Gateway API duration.
+var gep2257 = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
+
+const durationHint = "write 30s, 1m30s or 500ms"
+
+// parseDuration reads a Gateway API duration (GEP-2257).
+func parseDuration(d gatewayv1.Duration) (time.Duration, error) {
+	if !gep2257.MatchString(string(d)) {
+		return 0, fmt.Errorf("%q is not a duration", string(d))
+	}
+	v, err := time.ParseDuration(string(d))
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration", string(d))
+	}
+	return v, nil
+}

@@ -1,0 +1,137 @@
+package translate
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
+
+// stepTable finds the step of a place where users write one.
+type stepTable struct {
+	steps   []policy.Step
+	filters map[string]*policy.Step
+	fields  map[string][]stepField // policy kind -> its fields, in the order of the steps
+}
+
+type stepField struct {
+	field string
+	step  *policy.Step
+}
+
+func newStepTable(steps []policy.Step) stepTable {
+	t := stepTable{steps: steps, filters: map[string]*policy.Step{}, fields: map[string][]stepField{}}
+	for i := range steps {
+		s := &steps[i]
+		for _, src := range s.Sources {
+			if src.Filter != "" {
+				t.filters[src.Filter] = s
+			} else {
+				t.fields[src.Kind] = append(t.fields[src.Kind], stepField{src.Field, s})
+			}
+		}
+	}
+	return t
+}
+
+func (t *stepTable) field(kind, field string) *policy.Step {
+	for _, f := range t.fields[kind] {
+		if f.field == field {
+			return f.step
+		}
+	}
+	return nil
+}
+
+// Levels at which a policy is attached, from the outermost to the innermost; a filter stands behind them all.
+const (
+	gatewayLevel = iota
+	listenerLevel
+	routeLevel
+	ruleLevel
+	filterLevel
+)
+
+// lowered is a step and what its place in the order depends on.
+type lowered struct {
+	Step  *ir.Step
+	Phase policy.Phase
+	Level int
+}
+
+// lower makes the IR's step of a spec that was written at source. An error is about the spec.
+func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (lowered, error) {
+	spec, err := s.Decode(raw)
+	if err != nil {
+		return lowered{}, specError(err)
+	}
+	if s.Refs != nil && len(s.Refs(spec)) > 0 {
+		return lowered{}, diag.Errorf("", "references from a %s step are not followed yet", s.Name)
+	}
+	phase := s.Phase(spec)
+	return lowered{Level: level, Phase: phase, Step: &ir.Step{
+		Name: s.Name, Phase: phase.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
+	}}, nil
+}
+
+// specError makes an error of encoding/json one that speaks of the field.
+func specError(err error) error {
+	var p *diag.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) {
+		return diag.Errorf(t.Field, "%s is not a %s", t.Value, t.Type)
+	}
+	return diag.Errorf("", "%v", err)
+}
+
+// invalidStep answers every request with 503 policy_invalid.
+func invalidStep(detail string, target, source ir.Source, level int) lowered {
+	raw := mustJSON(struct {
+		Reason string `json:"reason"`
+		Detail string `json:"detail"`
+	}{"policy_invalid", detail})
+	return lowered{Level: level, Phase: policy.Protect, Step: &ir.Step{
+		Name: "invalid", Phase: policy.Protect.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
+	}}
+}
+
+// mustJSON encodes a value whose type has no way to fail.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("translate: encoding a %T: %v", v, err))
+	}
+	return b
+}
+
+// order sorts steps as they run: by phase, what refuses everything first, then from the outer to the inner level, then as
+// they stand.
+func order(steps []lowered) []*ir.Step {
+	if len(steps) == 0 {
+		return nil
+	}
+	s := slices.Clone(steps)
+	slices.SortStableFunc(s, func(a, b lowered) int {
+		return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Level, b.Level))
+	})
+	out := make([]*ir.Step, len(s))
+	for i := range s {
+		out[i] = s[i].Step
+	}
+	return out
+}
+
+func rank(l lowered) int {
+	if l.Step.Name == "invalid" {
+		return 0
+	}
+	return 1
+}
