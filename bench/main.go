@@ -156,6 +156,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	text := report(b, results, "go run . "+strings.Join(args, " "))
 	fmt.Fprint(stdout, text)
 	if o.out != "" {
+		if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+			return err
+		}
 		return os.WriteFile(o.out, []byte(text), 0o644)
 	}
 	return nil
