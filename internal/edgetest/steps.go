@@ -1,6 +1,9 @@
 package edgetest
 
-import "github.com/gatehouse-io/gatehouse/internal/policy"
+import (
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
 
 // Steps is a list that holds only the step "invalid", without which nothing compiles.
 func Steps() []policy.Step {
@@ -9,4 +12,8 @@ func Steps() []policy.Step {
 
 type refuse struct{}
 
-func (*refuse) Compile(policy.Env) (policy.Handler, error) { return policy.Handler{}, nil }
+func (*refuse) Compile(policy.Env) (policy.Handler, error) {
+	return policy.Handler{Request: func(*exchange.Exchange) policy.Verdict {
+		return policy.Verdict{Status: 503, Reason: "policy_invalid"}
+	}}, nil
+}

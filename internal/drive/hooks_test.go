@@ -1,0 +1,207 @@
+package drive_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gatehouse-io/gatehouse/internal/edgetest"
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
+
+// hooks is a step made of a handler.
+type hooks struct{ h policy.Handler }
+
+func (h *hooks) Compile(policy.Env) (policy.Handler, error) { return h.h, nil }
+
+// with puts handlers before the rig's only route, in order.
+func with(hs ...policy.Handler) func(*edgetest.Options) {
+	return func(o *edgetest.Options) {
+		for i, h := range hs {
+			name := string(rune('a' + i))
+			o.Steps = append(o.Steps, policy.Step{Name: name, New: func() policy.Spec { return &hooks{h} }})
+			r := o.Config.Hosts[0].Routes[0]
+			r.Steps = append(r.Steps, &ir.Step{Name: name, Phase: policy.Protect.String(), Spec: ir.RawJSON(`{}`)})
+		}
+	}
+}
+
+func echo(t *testing.T) string {
+	return edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("X-From-Edge", r.Header.Get("X-From-Edge"))
+		_, _ = w.Write(b)
+	}))
+}
+
+func TestHooksSeeEverythingOnce(t *testing.T) {
+	var done, data atomic.Int32
+	name, value := []byte("X-From-Edge"), []byte("yes")
+	count := policy.Handler{
+		Request: func(x *exchange.Exchange) policy.Verdict {
+			x.Local().N = 7
+			x.Request.Header.Set(name, value)
+			return policy.Verdict{}
+		},
+		RequestData: func(x *exchange.Exchange, p []byte, end bool) ([]byte, policy.Verdict) {
+			data.Add(int32(len(p)))
+			return p, policy.Verdict{}
+		},
+		KeepsLength: true,
+		Response: func(x *exchange.Exchange) policy.Verdict {
+			if x.Local().N != 7 {
+				t.Errorf("the step's own state = %d, want 7", x.Local().N)
+			}
+			x.Response.Header.Set([]byte("X-Edge"), value)
+			return policy.Verdict{}
+		},
+		Done: func(*exchange.Exchange) { done.Add(1) },
+	}
+	upper := policy.Handler{ResponseData: func(_ *exchange.Exchange, p []byte, end bool) ([]byte, policy.Verdict) {
+		p = bytes.ToUpper(p)
+		if end {
+			p = append(p, '!')
+		}
+		return p, policy.Verdict{}
+	}}
+	r := one(t, echo(t), with(count, upper))
+	c := r.Dial()
+	c.Send("POST / HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello")
+	res, body := c.Read("POST")
+	if body != "HELLO!" || res.Header.Get("X-Edge") != "yes" || res.Header.Get("X-From-Edge") != "yes" || data.Load() != 5 {
+		t.Errorf("got %q, %v, %d request bytes seen", body, res.Header, data.Load())
+	}
+	r.Log.Next(t)
+	if done.Load() != 1 {
+		t.Errorf("Done ran %d times, want 1", done.Load())
+	}
+}
+
+func TestStepAnswers(t *testing.T) {
+	var after atomic.Int32
+	deny := policy.Handler{Request: func(*exchange.Exchange) policy.Verdict {
+		return policy.Verdict{Status: 403, Reason: "not_you", Header: []exchange.Field{{Name: []byte("X-Why"), Value: []byte("because")}}}
+	}}
+	never := policy.Handler{Request: func(*exchange.Exchange) policy.Verdict { after.Add(1); return policy.Verdict{} }}
+	c := one(t, echo(t), with(deny, never)).Dial()
+	for range 2 {
+		c.Send("GET / HTTP/1.1\nHost: a\n\n")
+		res, body := c.Read("GET")
+		if res.StatusCode != 403 || res.Header.Get("X-Why") != "because" || !strings.Contains(body, `"reason":"not_you"`) ||
+			res.Header.Get("Content-Type") != "application/problem+json" || res.Close {
+			t.Errorf("got %d %v %q", res.StatusCode, res.Header, body)
+		}
+	}
+	if after.Load() != 0 {
+		t.Error("a step behind the one that refused ran")
+	}
+	c.Send("GET / HTTP/1.1\nHost: a\nAccept: text/html,application/xhtml+xml\n\n")
+	if res, body := c.Read("GET"); !strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") || !strings.Contains(body, "403 Forbidden") {
+		t.Errorf("a browser got %v %q", res.Header, body)
+	}
+}
+
+func TestStepWaits(t *testing.T) {
+	ask := policy.Handler{Request: func(x *exchange.Exchange) policy.Verdict {
+		path := string(x.Request.Path)
+		return policy.Verdict{Wait: func(context.Context) func(*exchange.Exchange) policy.Verdict {
+			return func(x *exchange.Exchange) policy.Verdict {
+				if path == "/no" {
+					return policy.Verdict{Status: 401, Reason: "asked"}
+				}
+				x.Request.Header.Set([]byte("X-From-Edge"), []byte("asked"))
+				return policy.Verdict{}
+			}
+		}}
+	}}
+	c := one(t, echo(t), with(ask)).Dial()
+	c.Send("GET /yes HTTP/1.1\nHost: a\n\n")
+	if res, _ := c.Read("GET"); res.StatusCode != 200 || res.Header.Get("X-From-Edge") != "asked" {
+		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+	c.Send("GET /no HTTP/1.1\nHost: a\n\n")
+	if res, _ := c.Read("GET"); res.StatusCode != 401 {
+		t.Errorf("got %d, want 401", res.StatusCode)
+	}
+}
+
+func TestStepWantsWholeBodies(t *testing.T) {
+	h := policy.Handler{
+		Body: 8, ResponseBody: 8,
+		Request: func(x *exchange.Exchange) policy.Verdict {
+			x.Request.Body = bytes.ToUpper(x.Request.Body)
+			return policy.Verdict{}
+		},
+		Response: func(x *exchange.Exchange) policy.Verdict {
+			if x.Response.Buffered {
+				x.Response.Body = append(x.Response.Body, '?')
+				x.Response.ContentLength = int64(len(x.Response.Body))
+			}
+			return policy.Verdict{}
+		},
+	}
+	c := one(t, echo(t), with(h)).Dial()
+	for _, framing := range []string{"Content-Length: 5\n\nhello", "Transfer-Encoding: chunked\n\n2\nhe\n3\nllo\n0\n\n"} {
+		c.Send("POST / HTTP/1.1\nHost: a\n" + framing)
+		if res, body := c.Read("POST"); res.StatusCode != 200 || body != "HELLO?" {
+			t.Errorf("got %d %q, want 200 HELLO?", res.StatusCode, body)
+		}
+	}
+	c.Send("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n9\n123456789\n0\n\n")
+	if res, _ := c.Read("POST"); res.StatusCode != 413 {
+		t.Errorf("got %d, want 413", res.StatusCode)
+	}
+	c.Closed()
+	big := one(t, edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "123456789")
+	})), with(h)).Dial()
+	big.Send("GET / HTTP/1.1\nHost: a\n\n")
+	if res, body := big.Read("GET"); res.StatusCode != 502 || !strings.Contains(body, "response_too_large") {
+		t.Errorf("got %d %q, want 502 response_too_large", res.StatusCode, body)
+	}
+}
+
+// TestStepRefusesStreamingBody: a refusal in the middle of a body reaches the client, and the backend never sees a whole one.
+func TestStepRefusesStreamingBody(t *testing.T) {
+	whole := make(chan bool, 1)
+	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		whole <- err == nil
+	}))
+	var done atomic.Int32
+	limit := policy.Handler{
+		Request: func(*exchange.Exchange) policy.Verdict { return policy.Verdict{} },
+		RequestData: func(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
+			if x.Local().N += int64(len(p)); x.Local().N > 10 {
+				return nil, policy.Verdict{Status: 413, Reason: "body_too_large"}
+			}
+			return p, policy.Verdict{}
+		},
+		KeepsLength: true,
+		Done:        func(*exchange.Exchange) { done.Add(1) },
+	}
+	r := one(t, b, with(limit))
+	c := r.Dial()
+	c.Send("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n8\n12345678\n")
+	c.Send("8\n12345678\n")
+	if res, body := c.Read("POST"); res.StatusCode != 413 || !strings.Contains(body, "body_too_large") {
+		t.Errorf("got %d %q, want 413 body_too_large", res.StatusCode, body)
+	}
+	c.Closed()
+	if <-whole {
+		t.Error("the backend saw a whole body")
+	}
+	r.Log.Next(t)
+	if done.Load() != 1 {
+		t.Errorf("Done ran %d times, want 1", done.Load())
+	}
+}
