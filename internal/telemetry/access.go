@@ -16,17 +16,22 @@ import (
 
 const (
 	flushEvery = 100 * time.Millisecond // how long a line waits at most for others
-	shardRoom  = 256 << 10              // bytes held for each shard while the writer is busy; what comes then is dropped
+	batch      = 64 << 10               // bytes in one buffer that are worth writing at once
+	// room is how many bytes all buffers hold while the writer is busy; what comes then is dropped. A shard has at least
+	// minRoom. Buffers grow only as they are needed, and there are two of each.
+	room    = 4 << 20
+	minRoom = 512 << 10
 )
 
 // access is the log: lines are formatted into the buffer of a shard, which one goroutine takes and writes.
 type access struct {
 	format  Format
 	log     *slog.Logger
+	room    int // of a shard
 	shards  []*logShard
 	dropped atomic.Uint64
 	first   chan struct{} // a buffer has its first line
-	full    chan struct{} // a buffer is half full
+	full    chan struct{} // a buffer holds a batch
 	control chan request
 	done    chan struct{} // closed when the writer has ended
 
@@ -50,7 +55,7 @@ type request struct {
 }
 
 func openAccess(o Options, shards int) (*access, error) {
-	a := &access{format: o.Format, log: o.Log, first: make(chan struct{}, 1), full: make(chan struct{}, 1),
+	a := &access{format: o.Format, log: o.Log, room: max(room/shards, minRoom), first: make(chan struct{}, 1), full: make(chan struct{}, 1),
 		control: make(chan request), done: make(chan struct{})}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -80,24 +85,22 @@ func openLog(path string) (*os.File, error) {
 }
 
 // write formats the line of an exchange into the buffer of a shard.
-func (a *access) write(shard int, x *exchange.Exchange, object string, took time.Duration) {
+func (a *access) write(shard int, x *exchange.Exchange, route string, took time.Duration) {
 	s := a.shards[shard]
 	s.mu.Lock()
 	before := len(s.buf)
-	if s.closed || before > shardRoom {
+	if s.closed || before > a.room {
 		s.mu.Unlock()
 		a.dropped.Add(1)
 		return
 	}
-	e := encoder{b: s.buf, text: a.format == Text}
-	e.exchange(&s.clock, x, object, took)
-	s.buf = e.b
+	s.buf = a.format.exchange(s.buf, &s.clock, x, route, took)
 	after := len(s.buf)
 	s.mu.Unlock()
 	if before == 0 {
 		notify(a.first)
 	}
-	if before <= shardRoom/2 && after > shardRoom/2 {
+	if before <= batch && after > batch {
 		notify(a.full)
 	}
 }

@@ -190,6 +190,7 @@ type routeCells struct {
 // Route is the counters of one route, and the object it comes from.
 type Route struct {
 	name, object string
+	line         string // its part of the access log's lines
 	cells        []routeCells
 }
 

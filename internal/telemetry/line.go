@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"net/netip"
 	"strconv"
 	"time"
 	"unicode"
@@ -17,130 +16,137 @@ const (
 	maxName   = 255 // host, method
 )
 
-// encoder writes one line at the end of b.
-type encoder struct {
-	b    []byte
-	text bool
-	some bool // a field was written
-}
+// label is a field of a line.
+type label uint8
 
-// exchange writes the line of an exchange. Fields that are empty are left out, so that a line is short; the names are the
-// same in both formats.
-func (e *encoder) exchange(c *clock, x *exchange.Exchange, object string, took time.Duration) {
-	if !e.text {
-		e.b = append(e.b, '{')
+const (
+	lID label = iota
+	lClient
+	lMethod
+	lHost
+	lPath
+	lQuery
+	lScheme
+	lStatus
+	lReason
+	lListener
+	lRoute
+	lObject
+	lCluster
+	lBackend
+	lTries
+	lIn
+	lOut
+	lTook
+	lWaited
+	lAgent
+	lTrace
+	nLabels
+)
+
+// labels is what stands before the value of each field, in both formats.
+var labels = func() (t [nLabels]struct{ json, text string }) {
+	for i, name := range [nLabels]string{"id", "client", "method", "host", "path", "query", "scheme", "status", "reason", "listener",
+		"route", "object", "cluster", "backend", "tries", "bytesIn", "bytesOut", "ms", "waitedMs", "userAgent", "trace"} {
+		t[i].json, t[i].text = `,"`+name+`":`, " "+name+"="
 	}
-	e.key("time")
-	e.quote()
-	e.b = c.append(e.b, x.Start)
-	e.quote()
-	bytesField(e, "id", x.ID, MaxID)
+	return t
+}()
+
+// exchange appends the line of an exchange. Fields that are empty are left out, so that a line is short; the names are the same in
+// both formats. route is what Format.route made, empty if the route is not known.
+func (f Format) exchange(b []byte, c *clock, x *exchange.Exchange, route string, took time.Duration) []byte {
+	if f == Text {
+		b = c.append(append(b, "time="...), x.Start)
+	} else {
+		b = append(c.append(append(b, `{"time":"`...), x.Start), '"')
+	}
+	b = field(f, b, lID, x.ID, MaxID)
 	if a := x.Client.Addr(); a.IsValid() {
-		e.key("client")
-		e.quote()
-		e.b = a.AppendTo(e.b)
-		e.quote()
+		b = f.quote(a.AppendTo(f.quote(f.label(b, lClient))))
 	}
-	bytesField(e, "method", x.Request.Method, maxName)
-	bytesField(e, "host", x.Request.Host, maxName)
-	bytesField(e, "path", x.Request.Path, maxTarget)
-	bytesField(e, "query", x.Request.Query, maxTarget)
-	stringField(e, "scheme", x.Scheme)
-	e.number("status", int64(x.Response.Status))
-	stringField(e, "reason", x.Reason)
-	stringField(e, "listener", x.Listener)
-	stringField(e, "route", x.Route)
-	stringField(e, "object", object)
+	b = field(f, b, lMethod, x.Request.Method, maxName)
+	b = field(f, b, lHost, x.Request.Host, maxName)
+	b = field(f, b, lPath, x.Request.Path, maxTarget)
+	b = field(f, b, lQuery, x.Request.Query, maxTarget)
+	b = field(f, b, lScheme, x.Scheme, maxName)
+	b = f.number(b, lStatus, int64(x.Response.Status))
+	b = field(f, b, lReason, x.Reason, maxName)
+	b = field(f, b, lListener, x.Listener, maxTarget)
+	if route != "" {
+		b = append(b, route...)
+	} else {
+		b = field(f, b, lRoute, x.Route, maxTarget)
+	}
 	if x.Tries > 0 {
-		stringField(e, "cluster", x.Cluster)
-		e.address("backend", x.Backend)
-		e.number("tries", int64(x.Tries))
+		b = field(f, b, lCluster, x.Cluster, maxTarget)
+		if x.Backend.IsValid() {
+			b = f.quote(x.Backend.AppendTo(f.quote(f.label(b, lBackend))))
+		}
+		b = f.number(b, lTries, int64(x.Tries))
 	}
-	e.number("bytesIn", x.BytesIn)
-	e.number("bytesOut", x.BytesOut)
-	e.milliseconds("ms", took)
+	b = f.number(b, lIn, x.BytesIn)
+	b = f.number(b, lOut, x.BytesOut)
+	b = milliseconds(f.label(b, lTook), took)
 	if x.Tries > 0 && x.Waited > 0 {
-		e.milliseconds("waitedMs", x.Waited)
+		b = milliseconds(f.label(b, lWaited), x.Waited)
 	}
-	bytesField(e, "userAgent", x.Request.Header.Get("user-agent"), maxAgent)
+	b = field(f, b, lAgent, x.Request.Header.Get("user-agent"), maxAgent)
 	if p := x.Request.Header.Get("traceparent"); p != nil {
 		if trace, _, _, ok := Traceparent(p); ok {
-			bytesField(e, "trace", trace, 32)
+			b = field(f, b, lTrace, trace, len(trace))
 		}
 	}
-	if !e.text {
-		e.b = append(e.b, '}')
+	if f == JSON {
+		b = append(b, '}')
 	}
-	e.b = append(e.b, '\n')
+	return append(b, '\n')
 }
 
-func (e *encoder) key(name string) {
-	switch {
-	case e.text:
-		if e.some {
-			e.b = append(e.b, ' ')
-		}
-		e.b = append(e.b, name...)
-		e.b = append(e.b, '=')
-	case e.some:
-		e.b = append(e.b, ',', '"')
-		e.b = append(e.b, name...)
-		e.b = append(e.b, '"', ':')
-	default:
-		e.b = append(e.b, '"')
-		e.b = append(e.b, name...)
-		e.b = append(e.b, '"', ':')
+// route is the part of a line that is the same for all exchanges of a route, made once.
+func (f Format) route(name, object string) string {
+	return string(field(f, field(f, nil, lRoute, name, maxTarget), lObject, object, maxTarget))
+}
+
+func (f Format) label(b []byte, l label) []byte {
+	if f == Text {
+		return append(b, labels[l].text...)
 	}
-	e.some = true
+	return append(b, labels[l].json...)
 }
 
 // quote is for values that need no quotes in text.
-func (e *encoder) quote() {
-	if !e.text {
-		e.b = append(e.b, '"')
+func (f Format) quote(b []byte) []byte {
+	if f == Text {
+		return b
 	}
+	return append(b, '"')
 }
 
-func (e *encoder) number(name string, n int64) {
-	e.key(name)
-	e.b = strconv.AppendInt(e.b, n, 10)
+func (f Format) number(b []byte, l label, n int64) []byte {
+	return strconv.AppendInt(f.label(b, l), n, 10)
 }
 
-func (e *encoder) address(name string, a netip.AddrPort) {
-	if !a.IsValid() {
-		return
-	}
-	e.key(name)
-	e.quote()
-	e.b = a.AppendTo(e.b)
-	e.quote()
-}
-
-// milliseconds writes d with three decimals.
-func (e *encoder) milliseconds(name string, d time.Duration) {
+// milliseconds appends d with three decimals.
+func milliseconds(b []byte, d time.Duration) []byte {
 	us := max(d.Microseconds(), 0)
-	e.key(name)
-	e.b = strconv.AppendInt(e.b, us/1000, 10)
-	f := us % 1000
-	e.b = append(e.b, '.', byte('0'+f/100), byte('0'+f/10%10), byte('0'+f%10))
+	b = strconv.AppendInt(b, us/1000, 10)
+	r := us % 1000
+	return append(b, '.', byte('0'+r/100), byte('0'+r/10%10), byte('0'+r%10))
 }
 
-func stringField(e *encoder, name, v string) { field(e, name, v, maxTarget) }
-
-func bytesField(e *encoder, name string, v []byte, limit int) { field(e, name, v, limit) }
-
-// field writes a string. Nothing in v can end the value, the line, or the terminal's mood.
-func field[T ~string | ~[]byte](e *encoder, name string, v T, limit int) {
+// field appends a string field. Nothing in v can end the value or the line, or reach a terminal as a control.
+func field[T ~string | ~[]byte](f Format, b []byte, l label, v T, limit int) []byte {
 	if len(v) == 0 {
-		return
+		return b
 	}
-	e.key(name)
+	b = f.label(b, l)
 	cut := len(v) > limit
 	if cut {
 		v = v[:limit]
 	}
 	need := inJSON
-	if e.text {
+	if f == Text {
 		need = inText
 	}
 	n := 0
@@ -148,18 +154,13 @@ func field[T ~string | ~[]byte](e *encoder, name string, v T, limit int) {
 		n++
 	}
 	if n == len(v) && !cut {
-		e.quote()
-		e.b = append(e.b, v...)
-		e.quote()
-		return
+		return f.quote(append(f.quote(b), v...))
 	}
-	e.b = append(e.b, '"')
-	e.b = append(e.b, v[:n]...)
-	e.b = appendEscaped(e.b, v[n:])
+	b = appendEscaped(append(append(b, '"'), v[:n]...), v[n:])
 	if cut {
-		e.b = append(e.b, "..."...)
+		b = append(b, "..."...)
 	}
-	e.b = append(e.b, '"')
+	return append(b, '"')
 }
 
 const (

@@ -107,15 +107,19 @@ func (r *Recorder) Route(name, object string) *Route {
 	if rt := r.routes[name]; rt != nil && rt.object == object {
 		return rt
 	}
-	cells := r.restR.cells
-	if old := r.routes[name]; old != nil {
-		cells = old.cells
-	} else if len(r.routes) < MaxRoutes {
-		cells = newRoute(name, r.shards).cells
-	} else {
-		return &Route{name: name, object: object, cells: cells}
+	rt := &Route{name: name, object: object, cells: r.restR.cells}
+	if r.access != nil {
+		rt.line = r.access.format.route(name, object)
 	}
-	rt := &Route{name: name, object: object, cells: cells}
+	old := r.routes[name]
+	switch {
+	case old != nil:
+		rt.cells = old.cells
+	case len(r.routes) < MaxRoutes:
+		rt.cells = make([]routeCells, r.shards)
+	default:
+		return rt
+	}
 	r.routes[name] = rt
 	return rt
 }
@@ -145,13 +149,13 @@ func (r *Recorder) Record(x *exchange.Exchange, l *Listener, rt *Route, took tim
 		l = r.restL
 	}
 	l.count(shard, x, took)
-	object := ""
+	line := ""
 	if rt != nil {
 		rt.count(shard, x.Response.Status, took)
-		object = rt.object
+		line = rt.line
 	}
 	if r.access != nil {
-		r.access.write(shard, x, object, took)
+		r.access.write(shard, x, line, took)
 	}
 }
 
