@@ -122,6 +122,7 @@ type Exchange struct {
 	locals [MaxSteps]Local
 	used   int // locals that are not zero lie below
 	step   int
+	room   []byte // see Keep
 }
 
 // Local is the state of the step whose hook now runs.
@@ -160,4 +161,5 @@ func (x *Exchange) Reset() {
 	x.Tries = 0
 	x.BytesIn, x.BytesOut, x.Waited = 0, 0, 0
 	x.used, x.step = 0, 0
+	x.room = x.room[:0]
 }
