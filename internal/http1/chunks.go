@@ -270,7 +270,7 @@ func barredFromTrailer(name []byte) bool {
 		return true
 	}
 	for _, barred := range barredTrailers {
-		if match(name[:min(len(name), len(barred))], barred, kindHost) != kindPlain && len(name) == len(barred) {
+		if len(name) == len(barred) && hasPrefixFold(name, barred) {
 			return true
 		}
 	}
@@ -285,6 +285,7 @@ var barredTrailers = [...]string{
 	"max-forwards", "range", "forwarded", "x-real-ip", "origin",
 }
 
+// hasPrefixFold says whether name begins with prefix, which is in lower case, or with its twin.
 func hasPrefixFold(name []byte, prefix string) bool {
 	return len(name) >= len(prefix) && match(name[:len(prefix)], prefix, kindHost) != kindPlain
 }

@@ -52,7 +52,7 @@ func classify(name []byte) kind {
 	return kindPlain
 }
 
-// match is k if name is want in any case, kindDrop if it is its twin, else kindPlain.
+// match is k if name, which is as long as want, is want in any case, kindDrop if it is its twin, else kindPlain.
 func match(name []byte, want string, k kind) kind {
 	for i := range len(want) {
 		if c := exchange.Lower(name[i]); c != want[i] {
