@@ -23,8 +23,9 @@ const (
 
 // States of a connection, as bits.
 const (
-	idle     = 1 << iota // waits for a request
-	stopping             // told to end
+	idle        = 1 << iota // waits for a request
+	stopping                // told to end
+	interrupted             // reads fail
 )
 
 // Conn is a client's connection. Handshake is called first. One goroutine reads and one writes at a time; Closing and, after
@@ -258,7 +259,7 @@ func (c *Conn) ReadPooled(pool Buffers) (buf []byte, n int, err error) {
 func (c *Conn) await(pool Buffers) ([]byte, int, error) {
 	c.wait = waiting{pool: pool}
 	err := c.raw.Read(c.recv)
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.state.Load()&stopping != 0 {
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.state.Load()&(stopping|interrupted) == stopping {
 		c.readEnd = time.Time{}
 		if e := c.tcp.SetReadDeadline(time.Time{}); e == nil {
 			c.wait.once = true
@@ -351,7 +352,7 @@ func (c *Conn) CloseWrite() error {
 // Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes at most
 // 64 KiB or 2 s of what still comes, and closes (RFC 9112 section 9.6). So the client sees the answer.
 func (c *Conn) Linger() {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	low := c.low()
 	_ = low.SetDeadline(time.Now().Add(lingerTime))
 	if c.CloseWrite() != nil {

@@ -300,6 +300,27 @@ func TestReadDeadlineEndsARead(t *testing.T) {
 	}
 }
 
+func TestInterruptHolds(t *testing.T) {
+	_, c := pipe(t)
+	ended := make(chan error)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		ended <- err
+	}()
+	c.Interrupt()
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the read that waited = %v, want a deadline error", err)
+	}
+	c.ReadWithin(time.Now(), time.Minute)
+	if _, _, err := c.ReadPooled(&heap{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a later read = %v, want a deadline error", err)
+	}
+	c.stop()
+	if _, _, err := c.ReadPooled(&heap{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a read after stop = %v, want a deadline error", err)
+	}
+}
+
 func TestWriteBuffers(t *testing.T) {
 	a, c := pipe(t)
 	v := net.Buffers{[]byte("head "), []byte("body")}
@@ -311,12 +332,12 @@ func TestWriteBuffers(t *testing.T) {
 
 func TestWrapOnAnInMemoryNetwork(t *testing.T) {
 	a, b := net.Pipe()
-	defer a.Close()
 	tab := table(t)
 	srv := cert.NewServer("http/1.1")
 	srv.Swap(tab)
 	c := Wrap(b, &Socket{Group: "g", Port: 443, TLS: tab}, srv.Config())
 	defer c.Close()
+	defer a.Close() // first: Close would wait for somebody to read the alert
 	tc := tls.Client(a, insecure())
 	go func() {
 		if tc.Handshake() == nil {

@@ -11,6 +11,9 @@ func (c *Conn) ReadWithin(now time.Time, d time.Duration) {
 	if set, at := later(c.readEnd, now, d); set {
 		c.readEnd = at
 		_ = c.low().SetReadDeadline(at) // fails only on a closed connection, which the read will tell
+		if c.state.Load()&interrupted != 0 {
+			c.wake()
+		}
 	}
 }
 
@@ -66,16 +69,13 @@ func (c *Conn) stop() {
 	}
 }
 
-func (c *Conn) wake() {
-	if c.tcp != nil {
-		_ = c.tcp.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
-	}
+// Interrupt makes a read that waits in another goroutine, and every later one, fail with os.ErrDeadlineExceeded. Any goroutine may
+// call it, after Handshake; the connection is to be closed afterwards.
+func (c *Conn) Interrupt() {
+	c.state.Or(interrupted)
+	c.wake()
 }
 
-// Reset closes so that the peer sees an error, not an end: for a response that is cut off and whose end nothing else marks.
-func (c *Conn) Reset() {
-	if c.tcp != nil {
-		_ = c.tcp.SetLinger(0)
-	}
-	_ = c.low().Close()
+func (c *Conn) wake() {
+	_ = c.low().SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
 }
