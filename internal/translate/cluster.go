@@ -169,20 +169,27 @@ func (p *pass) backend() {
 		v.fault("spec.endpoints", invalid, "", "there is no endpoint")
 	}
 	for i, e := range b.Spec.Endpoints {
-		path := fmt.Sprintf("spec.endpoints[%d]", i)
-		if (e.Address == "") == (e.Hostname == "") {
-			v.fault(path, invalid, "", "exactly one of address and hostname must be set")
-		}
-		if _, err := netip.ParseAddr(e.Address); e.Address != "" && err != nil {
-			v.fault(path+".address", invalid, "a DNS name goes into hostname", "%q is not an IP address", e.Address)
-		}
-		if e.Port < 1 || e.Port > 65535 {
-			v.fault(path+".port", invalid, "", "%d is not a port", e.Port)
+		if bad := endpointProblem(e); bad != nil {
+			v.fault(strings.TrimSuffix(fmt.Sprintf("spec.endpoints[%d].%s", i, bad.Path), "."), invalid, bad.Hint, "%s", bad.Msg)
 		}
 	}
 	v.annotations(b)
 	v.acceptIfFaultless()
 	p.verdict(v)
+}
+
+// endpointProblem is what is wrong with an endpoint of a Backend: it is not used then. Nil: nothing.
+func endpointProblem(e v1alpha1.BackendEndpoint) *diag.Problem {
+	if (e.Address == "") == (e.Hostname == "") {
+		return &diag.Problem{Msg: "exactly one of address and hostname must be set"}
+	}
+	if _, err := netip.ParseAddr(e.Address); e.Address != "" && err != nil {
+		return &diag.Problem{Path: "address", Msg: fmt.Sprintf("%q is not an IP address", e.Address), Hint: "a DNS name goes into hostname"}
+	}
+	if e.Port < 1 || e.Port > 65535 {
+		return &diag.Problem{Path: "port", Msg: fmt.Sprintf("%d is not a port", e.Port)}
+	}
+	return nil
 }
 
 // endpoints is the unit for the endpoints of one cluster.
@@ -205,9 +212,8 @@ func Endpoints(v *objects.View, c *ir.Cluster) []ir.Endpoint {
 			return out
 		}
 		for _, e := range b.Spec.Endpoints {
-			host := cmp.Or(e.Address, e.Hostname)
-			if host != "" && e.Port > 0 && e.Port <= 65535 {
-				out = append(out, ir.Endpoint{Host: host, Port: uint16(e.Port), Ready: true, Serving: true})
+			if endpointProblem(e) == nil {
+				out = append(out, ir.Endpoint{Host: cmp.Or(e.Address, e.Hostname), Port: uint16(e.Port), Ready: true, Serving: true})
 			}
 		}
 		return sortEndpoints(out)

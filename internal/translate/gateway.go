@@ -331,11 +331,10 @@ func (g *gatewayPass) conflictText(l *gatewayv1.Listener, conflict string) strin
 			others = append(others, string(o.Name))
 		}
 	}
-	what := "port and hostname are"
 	if conflict == "ProtocolConflict" {
-		what = "port is, with another protocol,"
+		return fmt.Sprintf("its port is also that of listener %s, with another protocol: none of them is served", strings.Join(others, ", "))
 	}
-	return fmt.Sprintf("its %s also those of listener %s: none of them is served", what, strings.Join(others, ", "))
+	return fmt.Sprintf("its port and hostname are also those of listener %s: none of them is served", strings.Join(others, ", "))
 }
 
 func (g *gatewayPass) listenerConditions(reason, message, conflict string, unresolved *refusal, served bool) []diag.Condition {
@@ -362,7 +361,7 @@ func (g *gatewayPass) listenerConditions(reason, message, conflict string, unres
 	case unresolved != nil && reason == "":
 		out = append(out, v.condition(programmed, false, invalid, unresolved.message))
 	default:
-		out = append(out, v.condition(programmed, false, invalid, message))
+		out = append(out, v.condition(programmed, false, invalid, cmp.Or(message, "the Gateway is not accepted")))
 	}
 	return out
 }

@@ -1,4 +1,150 @@
 package translate
 
-func (p *pass) policyVerdict() { p.gone = true }
-func (p *pass) httpRoute()     { p.gone = true }
+import (
+	"fmt"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+)
+
+// policyVerdict is the unit for the verdict about one policy: what became of it at each of its targets. The ancestor that
+// stands in its status is the target.
+func (p *pass) policyVerdict() {
+	ref := p.u.key.ref
+	var o objects.Object
+	var problem string // what is wrong with it wherever it is attached
+	presence := objects.Absent
+	switch ref.Kind {
+	case "ProtectionPolicy":
+		var pp *v1alpha1.ProtectionPolicy
+		if pp, presence = objects.Get[*v1alpha1.ProtectionPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			o, problem = pp, p.protection(pp).Invalid
+		}
+	case "ClientTrafficPolicy":
+		var cp *v1alpha1.ClientTrafficPolicy
+		if cp, presence = objects.Get[*v1alpha1.ClientTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			o = cp
+			if _, faults := clientOf(cp); len(faults) > 0 {
+				problem = withHint(faults[0].Path+": "+faults[0].Message, faults[0].Hint)
+			}
+		}
+	}
+	if presence != objects.Present {
+		p.gone = true
+		return
+	}
+	v := newVerdict(ref, o)
+	v.ownFaults(o, problem)
+	v.annotations(o)
+	for i, r := range targetRefs(o) {
+		p.policyAt(v, i, r, o.GetNamespace(), problem)
+	}
+	p.verdict(v)
+}
+
+// ownFaults adds what is wrong with the policy itself.
+func (v verdict) ownFaults(o objects.Object, problem string) {
+	if cp, ok := o.(*v1alpha1.ClientTrafficPolicy); ok {
+		_, v.Faults = clientOf(cp)
+	} else if problem != "" {
+		path, message, ok := cutPath(problem)
+		if !ok {
+			path, message = "spec", problem
+		}
+		v.fault(path, invalid, "", "%s", message)
+	}
+}
+
+// policyAt concludes about a policy at one target.
+func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, problem string) {
+	path := fmt.Sprintf("spec.targetRefs[%d]", i)
+	to := diag.Ref{Group: r.Group, Kind: r.Kind, Name: r.Name, Namespace: namespace}
+	if r.Kind == "IngressClass" || r.Kind == "GatewayClass" {
+		to.Namespace = ""
+	}
+	at := diag.Parent{Ref: to, SectionName: r.SectionName}
+	conclude := func(status bool, reason, message string) {
+		at.Conditions = []diag.Condition{v.condition(accepted, status, reason, message)}
+		v.Parents = append(v.Parents, at)
+	}
+	bad := p.resolve(v.Ref, "spec.targetRefs", to)
+	if bad == nil {
+		bad = p.findTarget(to, r.SectionName)
+	}
+	if bad != nil {
+		v.fault(path, bad.reason, bad.hint, "%s", bad.message)
+		conclude(false, bad.reason, withHint(path+": "+bad.message, bad.hint))
+		return
+	}
+	winner := v.Ref
+	if t := hear[*target](p, topic{kind: targetTopic, name: targetNameOf(to)}); t != nil {
+		if a := t.Protection[r.SectionName]; a != nil && v.Ref.Kind == "ProtectionPolicy" {
+			winner = a.Policy
+		}
+		if c := t.Client[r.SectionName]; c != nil && v.Ref.Kind == "ClientTrafficPolicy" {
+			winner = c.Policy
+		}
+	}
+	switch {
+	case winner != v.Ref:
+		message := fmt.Sprintf("%s is attached to the same target and comes first", winner)
+		v.fault(path, conflicted, "", "%s", message)
+		conclude(false, conflicted, path+": "+message)
+	case problem != "":
+		conclude(false, invalid, problem)
+	default:
+		conclude(true, accepted, "")
+	}
+}
+
+// findTarget says why a target is not there.
+func (p *pass) findTarget(to diag.Ref, section string) *refusal {
+	var names, sections []string
+	found := false
+	switch to.Kind {
+	case "Gateway":
+		gw, presence := objects.Get[*gatewayv1.Gateway](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; found {
+			for _, l := range gw.Spec.Listeners {
+				sections = append(sections, string(l.Name))
+			}
+		} else {
+			names = namesIn[*gatewayv1.Gateway](p.view, to.Namespace)
+		}
+	case "HTTPRoute":
+		r, presence := objects.Get[*gatewayv1.HTTPRoute](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; found {
+			for _, rule := range r.Spec.Rules {
+				if rule.Name != nil {
+					sections = append(sections, string(*rule.Name))
+				}
+			}
+		} else {
+			names = namesIn[*gatewayv1.HTTPRoute](p.view, to.Namespace)
+		}
+	case "IngressClass":
+		_, presence := objects.Get[*networkingv1.IngressClass](p.view, "", to.Name)
+		if found = presence == objects.Present; found {
+			sections = []string{httpListener, httpsListener}
+		} else {
+			names = namesIn[*networkingv1.IngressClass](p.view, "")
+		}
+	case "Ingress":
+		_, presence := objects.Get[*networkingv1.Ingress](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; !found {
+			names = namesIn[*networkingv1.Ingress](p.view, to.Namespace)
+		}
+	}
+	if !found {
+		return &refusal{targetNotFound, "there is no " + to.String(), didYouMean(to.Name, names)}
+	}
+	if section != "" && !slices.Contains(sections, section) {
+		return &refusal{targetNotFound, fmt.Sprintf("%s has no section %s", to, section), hintFor(section, "it has", sections)}
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -137,14 +138,20 @@ func (p *pass) protection(o *v1alpha1.ProtectionPolicy) *attached {
 }
 
 func problemText(path string, err error) string {
-	pr, ok := err.(*diag.Problem)
-	if !ok {
-		return path + ": " + err.Error()
+	path, message := problemAt(path, err)
+	return path + ": " + message
+}
+
+// problemAt is the path of a problem in a spec that stands at path, and what it is.
+func problemAt(path string, err error) (string, string) {
+	var p *diag.Problem
+	if !errors.As(err, &p) {
+		return path, err.Error()
 	}
-	if pr.Path != "" {
-		path += "." + pr.Path
+	if p.Path != "" {
+		path += "." + p.Path
 	}
-	return path + ": " + pr.Msg
+	return path, withHint(p.Msg, p.Hint)
 }
 
 // layer is a policy that reaches a route at one level.
@@ -277,3 +284,6 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(out)
 	return out
 }
+
+// cutPath takes "path: message" apart.
+func cutPath(text string) (path, message string, ok bool) { return strings.Cut(text, ": ") }
