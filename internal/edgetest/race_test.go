@@ -1,0 +1,5 @@
+//go:build race
+
+package edgetest_test
+
+const raceEnabled = true
