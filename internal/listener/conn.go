@@ -336,6 +336,15 @@ func (c *Conn) WriteBuffers(v *net.Buffers) (int64, error) {
 // client: Linger avoids that.
 func (c *Conn) Close() error { return c.nc.Close() }
 
+// Reset closes with a reset and without close_notify, so that nobody takes an answer that was cut short for a whole one. What was
+// written and has not left yet is lost.
+func (c *Conn) Reset() {
+	if c.tcp != nil {
+		_ = c.tcp.SetLinger(0) // fails only on a closed connection
+	}
+	_ = c.low().Close()
+}
+
 // CloseWrite says that no byte follows: close_notify on TLS, then FIN.
 func (c *Conn) CloseWrite() error {
 	if c.tls != nil && c.tstat != nil {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -298,6 +299,15 @@ func TestReadDeadlineEndsARead(t *testing.T) {
 	if _, _, err := c.ReadPooled(&heap{}); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("ReadPooled past its deadline = %v", err)
 	}
+}
+
+func TestResetIsNoOrderlyEnd(t *testing.T) {
+	a, c := pipe(t)
+	c.Reset()
+	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client reads %v, want a reset", err)
+	}
+	c.Reset() // again: harmless
 }
 
 func TestInterruptHolds(t *testing.T) {
