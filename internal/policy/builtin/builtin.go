@@ -1,0 +1,31 @@
+// Package builtin is the ordered list of all steps. The order is documentation: of attached steps in one phase and at one level it
+// is the order in which they run.
+package builtin
+
+import (
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/policy/cors"
+	"github.com/gatehouse-io/gatehouse/internal/policy/headers"
+	"github.com/gatehouse-io/gatehouse/internal/policy/hsts"
+	"github.com/gatehouse-io/gatehouse/internal/policy/invalid"
+	"github.com/gatehouse-io/gatehouse/internal/policy/redirect"
+	"github.com/gatehouse-io/gatehouse/internal/policy/rewrite"
+	"github.com/gatehouse-io/gatehouse/internal/policy/size"
+)
+
+// Steps returns all steps, by phase.
+func Steps() []policy.Step {
+	return []policy.Step{
+		// protect
+		invalid.Step(), // in the place of a faulty policy: nothing comes before it
+		cors.Step(),    // a preflight has no body and no credentials: it is answered before those are looked at
+		size.Step(),
+		// transform request
+		headers.Request(),
+		rewrite.Step(),
+		redirect.Step(),
+		// transform response
+		headers.Response(),
+		hsts.Step(), // attached at the Gateway, and response hooks run backwards: it has the last word
+	}
+}

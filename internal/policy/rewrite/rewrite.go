@@ -1,0 +1,155 @@
+// Package rewrite changes the host and the path that the backend sees: the URLRewrite filter of HTTPRoute. A rewritten
+// path is canonical again, and one whose prefix was replaced never lies outside the replacement.
+package rewrite
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/fact"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+)
+
+// Name of the step.
+const Name = "rewrite"
+
+// Step describes the policy.
+func Step() policy.Step {
+	return policy.Step{
+		Name:    Name,
+		Sources: []policy.Source{{Filter: "URLRewrite"}},
+		Phase:   func(policy.Spec) policy.Phase { return policy.TransformRequest },
+		New:     func() policy.Spec { return &Spec{} },
+		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
+	}
+}
+
+// Spec is HTTPURLRewriteFilter of the Gateway API.
+type Spec struct {
+	Hostname *string `json:"hostname,omitempty"`
+	Path     *Path   `json:"path,omitempty"`
+}
+
+// Path is HTTPPathModifier of the Gateway API.
+type Path struct {
+	Type               string  `json:"type"`
+	ReplaceFullPath    *string `json:"replaceFullPath,omitempty"`
+	ReplacePrefixMatch *string `json:"replacePrefixMatch,omitempty"`
+}
+
+// Compile checks each part.
+func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
+	var faults []error
+	var c change
+	if s.Hostname != nil {
+		a, _, ok := exchange.ParseAuthority(nil, []byte(*s.Hostname))
+		if !ok || len(a.Port) > 0 {
+			faults = append(faults, &diag.Problem{Path: "hostname", Msg: fmt.Sprintf("%q is not a hostname", *s.Hostname),
+				Hint: "write shop.example, without a port"})
+		}
+		c.host = []byte(*s.Hostname)
+	}
+	if s.Path != nil {
+		if err := c.setPath(s.Path); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		return policy.Handler{}, errors.Join(faults...)
+	}
+	return policy.Handler{Request: c.request}, nil
+}
+
+// change is what is done to a request.
+type change struct {
+	host   []byte // nil: kept
+	path   string // canonical; "": kept
+	flags  exchange.PathFlags
+	prefix bool // path replaces the matched prefix, else the whole path
+	full   []byte
+}
+
+// setPath checks a path modifier. The replacement is made canonical once, here.
+func (c *change) setPath(p *Path) error {
+	value, path := p.ReplaceFullPath, "path.replaceFullPath"
+	switch p.Type {
+	case "ReplaceFullPath":
+	case "ReplacePrefixMatch":
+		value, path, c.prefix = p.ReplacePrefixMatch, "path.replacePrefixMatch", true
+	default:
+		return &diag.Problem{Path: "path.type", Msg: fmt.Sprintf("%q is not a path modifier", p.Type),
+			Hint: "write ReplaceFullPath or ReplacePrefixMatch"}
+	}
+	if value == nil {
+		return diag.Errorf(path, "is missing, and the type is %s", p.Type)
+	}
+	text := *value
+	if text == "" {
+		text = "/"
+	}
+	canonical, _, ok := exchange.CanonicalPath(nil, []byte(text))
+	if !ok {
+		return &diag.Problem{Path: path, Msg: fmt.Sprintf("%q is not a path", *value),
+			Hint: "write /new, without query; other characters as %XX"}
+	}
+	c.path, c.full, c.flags = string(canonical.Canonical), canonical.Canonical, canonical.Flags
+	return nil
+}
+
+func (c *change) request(x *exchange.Exchange) policy.Verdict {
+	if c.path != "" {
+		if v := c.rewritePath(x); v.Status != 0 {
+			return v
+		}
+		x.Rewritten = true
+	}
+	if c.host != nil {
+		x.Request.Authority, x.HostRewritten = c.host, true
+	}
+	return policy.Verdict{}
+}
+
+func (c *change) rewritePath(x *exchange.Exchange) policy.Verdict {
+	if !c.prefix {
+		x.Request.Path, x.Request.PathFlags = c.full, c.flags
+		return policy.Verdict{}
+	}
+	if x.Matched == "" || !below(x.Request.Path, x.Matched) {
+		return policy.Verdict{Status: 500, Reason: "rewrite_failed",
+			Detail: "ReplacePrefixMatch, but the path does not begin with the prefix of the match"}
+	}
+	var room, again [512]byte
+	path := exchange.AppendReplaced(room[:0], x.Request.Path, x.Matched, c.path)
+	p, _, ok := exchange.CanonicalPath(again[:0], path)
+	if !ok || !below(p.Canonical, c.path) {
+		return policy.Verdict{Status: 400, Reason: "path_ambiguous", Detail: "the rewritten path leaves its prefix"}
+	}
+	x.Request.Path, _ = x.Keep(p.Canonical)
+	x.Request.PathFlags = p.Flags
+	return policy.Verdict{}
+}
+
+// below reports whether path lies at or below prefix, by path element.
+func below(path []byte, prefix string) bool {
+	prefix = strings.TrimSuffix(prefix, "/")
+	return bytes.HasPrefix(path, []byte(prefix)) && (len(path) == len(prefix) || path[len(prefix)] == '/')
+}
+
+func (s *Spec) facts() []fact.Fact {
+	var out []fact.Fact
+	add := func(object string, v *string) {
+		if v != nil {
+			out = append(out, fact.Fact{Effect: "sets", Object: object, Value: *v})
+		}
+	}
+	add("request.host", s.Hostname)
+	if s.Path != nil {
+		add("request.path", s.Path.ReplaceFullPath)
+		add("request.path.prefix", s.Path.ReplacePrefixMatch)
+	}
+	return out
+}
