@@ -209,6 +209,9 @@ func (f *Flow) head() Action {
 	if f.TLS && f.SNI != "" && f.misdirected() {
 		return f.refuse(421, "misdirected_request", "the TLS server name belongs to another listener")
 	}
+	if l != nil && l.MergeEmpty && f.Request.PathFlags&exchange.EmptySegment != 0 {
+		f.merge()
+	}
 	for {
 		f.query.Host, f.query.Path, f.query.Method = f.Request.Host, f.Request.Path, f.Request.Method
 		f.query.RawQuery, f.query.Header = f.Request.Query, &f.Request.Header

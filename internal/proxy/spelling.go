@@ -2,6 +2,13 @@ package proxy
 
 import "github.com/gatehouse-io/gatehouse/internal/exchange"
 
+// merge takes empty segments out of the path, which the backend then gets in its canonical spelling.
+func (f *Flow) merge() {
+	f.Request.Path, f.scratch = exchange.MergeEmptySegments(f.scratch, f.Request.Path)
+	f.Request.PathFlags &^= exchange.EmptySegment
+	f.canonical = true
+}
+
 // spelling refuses paths that servers read differently, where that could lead around a policy: on a path-sensitive host
 // the request must have one reading only, and the backend gets that one. again says that the path was changed and the route
 // has to be found anew.
@@ -19,10 +26,8 @@ func (f *Flow) spelling(l *Listener, r *Route) (a Action, refused, again bool) {
 	if strict && flags&exchange.Ambiguous != 0 {
 		return f.refuse(400, "path_ambiguous", flags.String()), true, false
 	}
-	if flags&exchange.EmptySegment != 0 && (o.MergeEmpty || r.PathSensitive && !o.KeepEmpty) {
-		f.Request.Path, f.scratch = exchange.MergeEmptySegments(f.scratch, f.Request.Path)
-		f.Request.PathFlags &^= exchange.EmptySegment
-		f.canonical = true
+	if flags&exchange.EmptySegment != 0 && r.PathSensitive && !o.KeepEmpty {
+		f.merge()
 		return 0, false, true
 	}
 	f.canonical = f.canonical || r.PathSensitive
