@@ -20,6 +20,7 @@ func TestParse(t *testing.T) {
 		{"-short", ""},
 		{"-proxies nginx,apache", `no proxy "apache"`},
 		{"-connections 64,many", `"many" is not a number`},
+		{"-protocols http,h2", `"h2" is neither`},
 		{"-rounds 0", "-rounds and -routes"},
 		{"nginx", `unexpected argument "nginx"`},
 	}
@@ -54,6 +55,16 @@ func TestParseStat(t *testing.T) {
 		if _, err := parseStat(bad); err == nil {
 			t.Errorf("parseStat(%q) = nil error, want one", bad)
 		}
+	}
+}
+
+func TestCoreBusy(t *testing.T) {
+	const text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 100 20 30 4000 50 6 7 8 9 10\n"
+	if got, err := coreBusy(text, "1"); err != nil || got != 1710*time.Millisecond {
+		t.Errorf("coreBusy(1) = %v, %v, want 1.71s", got, err)
+	}
+	if _, err := coreBusy(text, "2"); err == nil {
+		t.Error("coreBusy(2) = nil error, want one")
 	}
 }
 
@@ -143,7 +154,7 @@ func TestDifferences(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := row{false, 64}
-	b := &bench{options: &options{proxies: []string{"gatehouse", "nginx", "gatehouse-b"}, connections: []int{64}, rounds: 3}}
+	b := &bench{options: &options{proxies: []string{"gatehouse", "nginx", "gatehouse-b"}, connections: []int{64}, secure: []bool{false}, rounds: 3}}
 	var samples []sample
 	for round, us := range []int{20, 30, 25} {
 		for _, name := range b.proxies {
@@ -160,7 +171,7 @@ func TestReport(t *testing.T) {
 	}
 	got := report(b, samples, "go run .")
 	for _, want := range []string{
-		"gatehouse       25.00     0.62  0.50-0.75        1000       2    1.00    2.00        1",
+		"gatehouse       25.00     0.62  0.50-0.75        1000       2         0    1.00    2.00        1",
 		"gatehouse     to nginx by round    0.50 0.75 0.62",
 		"gatehouse-b   to gatehouse, control 1.10 1.10 1.10",
 	} {

@@ -28,6 +28,7 @@ type options struct {
 	gatehouse   string
 	proxies     []string
 	connections []int
+	secure      []bool // with TLS, without
 	routes      int
 	rounds      int
 	warm, span  time.Duration
@@ -51,10 +52,11 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	var short bool
-	var proxies, connections string
+	var proxies, connections, protocols string
 	fs.StringVar(&o.gatehouse, "gatehouse", "../bin/gatehouse", "Gatehouse's binary")
 	fs.StringVar(&proxies, "proxies", strings.Join(known, ","), "which to measure, in this order; gatehouse-b is the control")
 	fs.StringVar(&connections, "connections", "64,512", "numbers of client connections")
+	fs.StringVar(&protocols, "protocols", "http,https", "which to measure")
 	fs.IntVar(&o.routes, "routes", 1000, "routes that each proxy loads")
 	fs.IntVar(&o.rounds, "rounds", 7, "rounds; every other one goes through the proxies backwards")
 	fs.DurationVar(&o.warm, "warm", 2*time.Second, "load before each measurement")
@@ -88,6 +90,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 			return nil, fmt.Errorf("-connections: %q is not a number of connections", c)
 		}
 		o.connections = append(o.connections, n)
+	}
+	for _, p := range strings.Split(protocols, ",") {
+		if p != "http" && p != "https" {
+			return nil, fmt.Errorf("-protocols: %q is neither http nor https", p)
+		}
+		o.secure = append(o.secure, p == "https")
 	}
 	if o.rounds < 1 || o.routes < 1 || o.span < time.Second {
 		return nil, errors.New("-rounds and -routes must be at least 1, -span at least 1s")

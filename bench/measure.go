@@ -54,6 +54,7 @@ type sample struct {
 	requests uint64
 	span     time.Duration
 	cpu      time.Duration
+	others   time.Duration // what everybody else did on the proxy's core: noise
 	rss      int64
 	p50, p99 time.Duration
 }
@@ -177,7 +178,7 @@ func (b *bench) probeAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, secure := range []bool{false, true} {
+		for _, secure := range b.secure {
 			body, err := b.fetch(ctx, secure, "")
 			var got http.Header
 			if err == nil {
@@ -214,7 +215,7 @@ func differences(name string, secure bool, got http.Header) []string {
 
 func (b *bench) rows() []row {
 	var rows []row
-	for _, secure := range []bool{false, true} {
+	for _, secure := range b.secure {
 		for _, c := range b.connections {
 			rows = append(rows, row{secure, c})
 		}
@@ -285,14 +286,14 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 	if b.profile != "" && name == "gatehouse" && round == b.rounds-1 {
 		go b.takeProfile(ctx, r)
 	}
-	before, n0, t0, err := b.moment(ctx, p)
+	before, err := b.moment(ctx, p)
 	if err != nil {
 		return s, err
 	}
 	if err := sleep(ctx, b.span); err != nil {
 		return s, err
 	}
-	after, n1, t1, err := b.moment(ctx, p)
+	after, err := b.moment(ctx, p)
 	if err != nil {
 		return s, err
 	}
@@ -301,7 +302,9 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 	case <-ctx.Done():
 		return s, ctx.Err()
 	}
-	s.requests, s.span, s.cpu, s.rss = n1-n0, t1.Sub(t0), after.cpu-before.cpu, after.rss
+	s.requests, s.span = after.count-before.count, after.at.Sub(before.at)
+	s.cpu, s.rss = after.cpu-before.cpu, after.rss
+	s.others = max(0, after.core-before.core-s.cpu)
 	if s.requests == 0 {
 		return s, fmt.Errorf("no request reached the backend:\n%s\n%s", load.output(), p.output())
 	}
@@ -309,13 +312,28 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 	return s, err
 }
 
-func (b *bench) moment(ctx context.Context, p *process) (usage, uint64, time.Time, error) {
-	n, err := b.count(ctx)
-	if err != nil {
-		return usage{}, 0, time.Time{}, fmt.Errorf("asking the backend: %w", err)
+// moment is the state of all counters at one time.
+type moment struct {
+	usage
+	count uint64        // of the backend
+	core  time.Duration // that the proxy's core has been busy
+	at    time.Time
+}
+
+func (b *bench) moment(ctx context.Context, p *process) (m moment, err error) {
+	if m.count, err = b.count(ctx); err != nil {
+		return m, fmt.Errorf("asking the backend: %w", err)
 	}
-	u, err := p.measure()
-	return u, n, time.Now(), err
+	if m.usage, err = p.measure(); err != nil {
+		return m, err
+	}
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return m, err
+	}
+	m.at = time.Now()
+	m.core, err = coreBusy(string(text), b.coreProxy)
+	return m, err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

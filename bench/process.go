@@ -166,6 +166,28 @@ func parseStat(s string) (stat, error) {
 	return st, errors.Join(err1, err2)
 }
 
+// coreBusy reads from /proc/stat how long a core has not been idle: all its times but idle and iowait, guests counted once.
+func coreBusy(s, core string) (time.Duration, error) {
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 9 || f[0] != "cpu"+core {
+			continue
+		}
+		var ticks int64
+		for i, v := range f[1:9] {
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			if i != 3 && i != 4 {
+				ticks += n
+			}
+		}
+		return time.Duration(ticks) * 10 * time.Millisecond, nil
+	}
+	return 0, fmt.Errorf("no core %s in /proc/stat", core)
+}
+
 // freePorts finds n ports that nobody listens on.
 func freePorts(n int) ([]int, error) {
 	var ports []int

@@ -34,10 +34,11 @@ func report(b *bench, samples []sample, command string) string {
 	fmt.Fprintf(&w, "command   %s\n", command)
 	fmt.Fprintf(&w, `setting   proxy alone on core %s; wrk (1 thread) and an epoll backend on core %s, loopback; %d routes of one host each,
           the measured one in the middle (caddy-first: first, because Caddy tries routes in order); answers of 1 KiB;
-          upstream keep-alive on, access log off, metrics on (nginx: stub_status; ReverseProxy has none); TLS 1.3 with TLS_AES_128_GCM_SHA256, ECDSA P-256; each adds
-          %s
+          upstream keep-alive on, access log off, metrics on (nginx: stub_status; ReverseProxy has none); TLS 1.3, TLS_AES_128_GCM_SHA256,
+          ECDSA P-256; each adds %s
 measured  %d rounds of %v after %v of load, every other round in reverse order; CPU of all threads of the proxy's
-          processes from /proc, requests counted by the backend; p50 and p99 from wrk, under full load
+          processes from /proc, requests counted by the backend; core is the proxy's share of its core, others everybody
+          else's there (noise); p50 and p99 from wrk, under full load; values are medians
 `, b.coreProxy, b.coreLoad, b.routes, strings.Join(fields, ", "), b.rounds, b.span, b.warm)
 	for _, n := range b.notes {
 		fmt.Fprintf(&w, "unequal   %s\n", n)
@@ -45,7 +46,7 @@ measured  %d rounds of %v after %v of load, every other round in reverse order; 
 	for _, r := range b.rows() {
 		fmt.Fprintf(&w, "\n%v\n\n", r)
 		t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(t, "PROXY\tCPU us/req\tx nginx\t(min-max)\trequests/s\tcore %%\tp50 ms\tp99 ms\tRSS MiB\t\n")
+		fmt.Fprintf(t, "PROXY\tCPU us/req\tx nginx\t(min-max)\trequests/s\tcore %%\tothers %%\tp50 ms\tp99 ms\tRSS MiB\t\n")
 		for _, name := range b.proxies {
 			line(t, name, r, samples)
 		}
@@ -56,12 +57,13 @@ measured  %d rounds of %v after %v of load, every other round in reverse order; 
 }
 
 func line(t *tabwriter.Writer, name string, r row, samples []sample) {
-	var cpu, rate, busy, p50, p99, rss []float64
+	var cpu, rate, busy, others, p50, p99, rss []float64
 	for _, s := range samples {
 		if s.proxy == name && s.row == r {
 			cpu = append(cpu, s.perRequest())
 			rate = append(rate, float64(s.requests)/s.span.Seconds())
 			busy = append(busy, 100*s.cpu.Seconds()/s.span.Seconds())
+			others = append(others, 100*s.others.Seconds()/s.span.Seconds())
 			p50 = append(p50, s.p50.Seconds()*1000)
 			p99 = append(p99, s.p99.Seconds()*1000)
 			rss = append(rss, float64(s.rss)/(1<<20))
@@ -72,8 +74,8 @@ func line(t *tabwriter.Writer, name string, r row, samples []sample) {
 		ratio = fmt.Sprintf("%.2f", median(rs))
 		span = fmt.Sprintf("%.2f-%.2f", slices.Min(rs), slices.Max(rs))
 	}
-	fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t\n", name, median(cpu), ratio, span, median(rate), median(busy),
-		median(p50), median(p99), median(rss))
+	fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t\n", name, median(cpu), ratio, span, median(rate), median(busy),
+		median(others), median(p50), median(p99), median(rss))
 }
 
 // byRound prints each proxy's ratio to nginx in every round, and the control pair's ratio to each other: how far two runs of the
