@@ -130,9 +130,12 @@ func (t *target) decide(x *exchange.Exchange) policy.Verdict {
 }
 
 var (
-	location = []byte("Location")
-	colon    = []byte(":")
-	question = []byte("?")
+	location  = []byte("Location")
+	plain     = []byte("http://")
+	secure    = []byte("https://")
+	bracket   = []byte("[")
+	unbracket = []byte("]")
+	question  = []byte("?")
 )
 
 // locate writes the Location of the answer that decide made.
@@ -148,14 +151,13 @@ func (t *target) locate(x *exchange.Exchange) policy.Verdict {
 	}
 	port := t.appendPort(portRoom[:0], x)
 	path := t.appendPath(pathRoom[:0], x)
-	start := []byte("https://")
+	start := secure
 	if t.schemeOf(x) == "http" {
-		start = start[:0]
-		start = append(start, "http://"...)
+		start = plain
 	}
 	var open, shut []byte
 	if bytes.IndexByte(host, ':') >= 0 && host[0] != '[' {
-		open, shut = []byte("["), []byte("]")
+		open, shut = bracket, unbracket
 	}
 	var v []byte
 	if x.Request.HasQuery {
@@ -187,7 +189,7 @@ func (t *target) appendPort(dst []byte, x *exchange.Exchange) []byte {
 	if port == 0 || scheme == "http" && port == 80 || scheme == "https" && port == 443 {
 		return dst
 	}
-	return strconv.AppendUint(append(dst, colon...), uint64(port), 10)
+	return strconv.AppendUint(append(dst, ':'), uint64(port), 10)
 }
 
 func (t *target) appendPath(dst []byte, x *exchange.Exchange) []byte {
