@@ -42,10 +42,13 @@ func parsePattern(s string) (pattern, error) {
 	if host == "*" {
 		return p, nil
 	}
-	p.host = strings.ToLower(strings.TrimPrefix(host, "*"))
-	name := strings.TrimPrefix(p.host, ".")
-	if _, _, ok := exchange.ParseAuthority(nil, []byte(name)); !ok || (name != p.host) != strings.HasPrefix(host, "*.") {
+	p.host = strings.ToLower(host)
+	name, wild := strings.CutPrefix(p.host, "*.")
+	if _, _, ok := exchange.ParseAuthority(nil, []byte(name)); !ok {
 		return pattern{}, bad
+	}
+	if wild {
+		p.host = "." + name
 	}
 	return p, nil
 }
