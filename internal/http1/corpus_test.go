@@ -54,6 +54,7 @@ func chopped(raw []byte) []int {
 }
 
 // requestDeviations are the cases in which we differ from the corpus, with the reason.
+// There is none.
 var requestDeviations = map[string]string{}
 
 func TestCorpusRequests(t *testing.T) {
@@ -138,91 +139,102 @@ func (c conn) against(want *corpusCase) string {
 	return ""
 }
 
-// requestConn plays the server's side of a connection on which raw arrives in steps.
-func requestConn(raw []byte, step int) (c conn) {
-	var (
-		p      Parser
-		r      exchange.Request
-		chunks Chunks
-		m      message
-		h      Head
-		left   int64
-		inBody bool
-		buf    []byte
-	)
-	p.Upgrades = []string{}
+// server is the server's side of a connection, without a backend.
+type server struct {
+	conn
+	p      Parser
+	r      exchange.Request
+	h      Head
+	chunks Chunks
+	m      message
+	left   int64
+	inBody bool
+	buf    []byte
+}
+
+// requestConn plays a connection on which raw arrives in steps of so many bytes, 0 for all at once.
+func requestConn(raw []byte, step int) conn {
+	var s server
 	if step == 0 {
 		step = max(len(raw), 1)
 	}
 	for len(raw) > 0 {
 		k := min(step, len(raw))
-		buf = append(buf, raw[:k]...)
+		s.buf = append(s.buf, raw[:k]...)
 		raw = raw[k:]
-		for {
-			if !inBody {
-				n, head, f := p.ParseRequest(buf, &r)
-				if f != nil {
-					c.end, c.fault = "refused", f
-					return c
-				}
-				if n == 0 {
-					break
-				}
-				h, inBody, left = head, true, r.ContentLength
-				m = message{head: string(AppendRequest(nil, &r, r.RawPath, h.Framing))}
-				c.heads++
-				buf = bytes.Clone(buf[n:])
-				chunks.Reset()
-			}
-			done, n := left == 0, 0
-			if h.Framing == Chunked {
-				data, used, end, f := chunks.Next(buf, &r.Trailer)
-				if f != nil {
-					c.end, c.fault = "refused", f
-					return c
-				}
-				m.body += string(data)
-				if done, n = end, used; n == 0 && !done {
-					break
-				}
-				if done {
-					m.body += "|" + string(AppendTrailer(nil, &r.Trailer))
-				}
-			} else if !done {
-				n = int(min(left, int64(len(buf))))
-				m.body += string(buf[:n])
-				left -= int64(n)
-				done = left == 0
-				if n == 0 {
-					break
-				}
-			}
-			buf = buf[n:]
-			if !done {
-				continue
-			}
-			c.complete++
-			c.messages = append(c.messages, m)
-			inBody = false
-			if r.Upgrade != nil {
-				c.end = "upgraded"
-				return c
-			}
-			if h.Close {
-				c.end = "closed"
-				return c
-			}
+		for s.end == "" && s.advance() {
+		}
+		if s.end != "" {
+			return s.conn
 		}
 	}
 	switch {
-	case inBody:
-		c.end = "in body"
-	case len(buf) > 0:
-		c.end = "in head"
+	case s.inBody:
+		s.end = "in body"
+	case len(s.buf) > 0:
+		s.end = "in head"
 	default:
-		c.end = "idle"
+		s.end = "idle"
 	}
-	return c
+	return s.conn
+}
+
+// advance takes the next part of a message out of the buffer, and says whether there was one.
+func (s *server) advance() bool {
+	if !s.inBody {
+		n, h, f := s.p.ParseRequest(s.buf, &s.r)
+		if f != nil {
+			s.end, s.fault = "refused", f
+			return false
+		}
+		if n == 0 {
+			return false
+		}
+		s.h, s.inBody, s.left = h, true, s.r.ContentLength
+		s.m = message{head: string(AppendRequest(nil, &s.r, s.r.RawPath, h.Framing))}
+		s.heads++
+		s.buf = bytes.Clone(s.buf[n:])
+		s.chunks.Reset()
+	}
+	if s.h.Framing == Chunked {
+		return s.chunk()
+	}
+	n := int(min(s.left, int64(len(s.buf))))
+	s.m.body += string(s.buf[:n])
+	s.buf = s.buf[n:]
+	if s.left -= int64(n); s.left == 0 {
+		s.done()
+		return true
+	}
+	return false
+}
+
+func (s *server) chunk() bool {
+	data, n, done, f := s.chunks.Next(s.buf, &s.r.Trailer)
+	if f != nil {
+		s.end, s.fault = "refused", f
+		return false
+	}
+	s.m.body += string(data)
+	s.buf = s.buf[n:]
+	if done {
+		s.m.body += "|" + string(AppendTrailer(nil, &s.r.Trailer))
+		s.done()
+	}
+	return done || n > 0
+}
+
+// done ends a message.
+func (s *server) done() {
+	s.complete++
+	s.messages = append(s.messages, s.m)
+	s.inBody = false
+	switch {
+	case s.r.Upgrade != nil:
+		s.end = "upgraded"
+	case s.h.Close:
+		s.end = "closed"
+	}
 }
 
 // responseDeviations are the cases in which we differ from the corpus, with the reason. The corpus holds what clients of all
