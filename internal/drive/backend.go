@@ -289,7 +289,7 @@ func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, b
 	now := sent
 	for {
 		w.setDeadline(now, sent, first)
-		if w.pump.running && w.pump.over() && (w.pump.client != nil || w.pump.verdict.Status != 0) {
+		if w.pump.running && w.pump.over() && (w.pump.client != nil || w.pump.refused) {
 			return w.pumpFailed(), true
 		}
 		n, err := w.up.Net.Read(w.ub[w.uw:])
@@ -308,7 +308,7 @@ func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, b
 		if w.pump.running {
 			if !w.pump.over() {
 				sent = now // the time for the first byte begins when the request is sent
-			} else if w.pump.client != nil || w.pump.verdict.Status != 0 {
+			} else if w.pump.client != nil || w.pump.refused {
 				return w.pumpFailed(), true
 			}
 		}
@@ -351,8 +351,8 @@ func (w *work) pumpFailed() proxy.Action {
 	w.pump.running = false
 	w.drop()
 	w.Close = true
-	if v := w.pump.verdict; v.Status != 0 {
-		return w.Refuse(v)
+	if w.pump.refused {
+		return w.Refuse()
 	}
 	return w.bodyFailed(w.pump.client)
 }

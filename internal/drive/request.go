@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/http1"
-	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 )
 
@@ -235,7 +234,7 @@ type pump struct {
 	finished bool // the whole body was sent
 	client   error
 	backend  error
-	verdict  policy.Verdict
+	refused  bool // by a step
 }
 
 // over reports whether the pump has ended.
@@ -269,7 +268,7 @@ func (p *pump) settled() bool {
 // startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
 func (w *work) startPump(framing http1.Framing, sees bool) {
 	p := &w.pump
-	p.done, p.running, p.finished, p.client, p.backend, p.verdict = make(chan struct{}), true, false, nil, nil, policy.Verdict{}
+	p.done, p.running, p.finished, p.client, p.backend, p.refused = make(chan struct{}), true, false, nil, nil, false
 	p.last.Store(false)
 	go w.runPump(framing, sees)
 }
@@ -288,9 +287,11 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 		n := len(data)
 		if sees {
 			w.mu.Lock()
-			data, p.verdict = w.RequestData(data, end)
+			var ok bool
+			data, ok = w.RequestData(data, end)
 			w.mu.Unlock()
-			if p.verdict.Status != 0 {
+			if !ok {
+				p.refused = true
 				break
 			}
 		}

@@ -181,8 +181,7 @@ func (w *work) respond() bool {
 		}
 		n := len(p)
 		if sees {
-			v := w.responseData(&p, last)
-			if v {
+			if w.responseData(&p, last) {
 				return w.cut(errRefused)
 			}
 		}
@@ -210,9 +209,9 @@ func (w *work) responseData(p *[]byte, last bool) (refused bool) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 	}
-	out, v := w.ResponseData(*p, last)
+	out, ok := w.ResponseData(*p, last)
 	*p = out
-	return v.Status != 0
+	return !ok
 }
 
 // responseFraming decides how the body goes to the client, and whether the connection ends after it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type session struct {
 // Serve carries the exchanges of one client connection until it ends, and closes it.
 func (d *Driver) Serve(c *listener.Conn) {
 	defer c.Close()
+	defer d.recover(c)
 	if err := c.Handshake(); err != nil {
 		d.Log.Debug("handshake failed", "peer", c.Peer(), "err", err)
 		return
@@ -56,6 +58,13 @@ func (d *Driver) Serve(c *listener.Conn) {
 		} else {
 			s.w.shift()
 		}
+	}
+}
+
+// recover keeps a fault in the program to the connection that met it.
+func (d *Driver) recover(c *listener.Conn) {
+	if p := recover(); p != nil {
+		d.Log.Error("exchange panicked", "peer", c.Peer(), "panic", p, "stack", string(debug.Stack()))
 	}
 }
 

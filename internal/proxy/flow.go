@@ -412,39 +412,42 @@ func (f *Flow) respond() Action {
 	return ActionRespond
 }
 
-// RequestData passes body bytes of the request through the steps and returns what goes on instead. A verdict with a status
-// refuses: the driver stops the body and goes on with Refuse.
-func (f *Flow) RequestData(p []byte, end bool) (out []byte, v policy.Verdict) {
+// RequestData passes body bytes of the request through the steps and returns what goes on instead. ok is false when a step
+// refuses: then the driver stops the body and goes on with Refuse.
+func (f *Flow) RequestData(p []byte, end bool) (out []byte, ok bool) {
 	for i := range f.ran {
 		if h := f.step(i).Handler.RequestData; h != nil {
 			f.Enter(i)
+			var v policy.Verdict
 			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
-				return nil, v
+				f.Verdict = v
+				return nil, false
 			}
 		}
 	}
-	return p, policy.Verdict{}
+	return p, true
 }
 
-// ResponseData passes body bytes of the response through the steps, in reverse order. A verdict with a status cuts the
-// response off: its head is already on its way.
-func (f *Flow) ResponseData(p []byte, end bool) (out []byte, v policy.Verdict) {
+// ResponseData passes body bytes of the response through the steps, in reverse order. ok is false when a step refuses: the
+// response is cut off, because its head is already on its way.
+func (f *Flow) ResponseData(p []byte, end bool) (out []byte, ok bool) {
 	for i := f.ran - 1; i >= 0; i-- {
 		if h := f.step(i).Handler.ResponseData; h != nil {
 			f.Enter(i)
+			var v policy.Verdict
 			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
 				f.Reason, f.Detail = v.Reason, v.Detail
-				return nil, v
+				return nil, false
 			}
 		}
 	}
-	return p, policy.Verdict{}
+	return p, true
 }
 
-// Refuse ends an exchange whose body a step refused.
-func (f *Flow) Refuse(v policy.Verdict) Action {
+// Refuse ends an exchange whose request body a step refused.
+func (f *Flow) Refuse() Action {
 	f.Close = true
-	return f.answer(v)
+	return f.answer(f.Verdict)
 }
 
 // step is the n-th step that ran: those of the route come first.

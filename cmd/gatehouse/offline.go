@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/gatehouse-io/gatehouse/internal/cert"
+	"github.com/gatehouse-io/gatehouse/internal/compile"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/manifest"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+	"github.com/gatehouse-io/gatehouse/internal/policy/builtin"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
+	"github.com/gatehouse-io/gatehouse/internal/translate"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+const (
+	gatewayController = "gatehouse.dev/gateway"
+	ingressController = "gatehouse.dev/ingress"
+	defaultClass      = "gatehouse"
+)
+
+// defaults are the objects that exist with -f without being written: GatewayClass and default IngressClass "gatehouse". One
+// that is written takes their place.
+func defaults() []objects.Object {
+	return []objects.Object{
+		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: defaultClass},
+			Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayController}},
+		&networkingv1.IngressClass{
+			ObjectMeta: metav1.ObjectMeta{Name: defaultClass,
+				Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}},
+			Spec: networkingv1.IngressClassSpec{Controller: ingressController}},
+	}
+}
+
+// ports are where the default IngressClass listens.
+type ports struct {
+	http, https uint
+	bind        string
+}
+
+func (c *call) ports() *ports {
+	p := &ports{}
+	c.flags.UintVar(&p.http, "http-port", 8080, "port of IngressClasses for HTTP")
+	c.flags.UintVar(&p.https, "https-port", 8443, "port of IngressClasses for HTTPS")
+	c.flags.StringVar(&p.bind, "bind", "", "address to bind where none is written; empty: all")
+	return p
+}
+
+func (p *ports) options() (translate.Options, error) {
+	o := translate.Options{GatewayController: gatewayController, IngressController: ingressController, Loopback: true,
+		HTTPPort: uint16(p.http), HTTPSPort: uint16(p.https), Steps: builtin.Steps()}
+	if p.http == 0 || p.http > 65535 || p.https == 0 || p.https > 65535 || p.http == p.https {
+		return o, &usageError{"--http-port and --https-port are two different numbers from 1 to 65535"}
+	}
+	if p.bind != "" {
+		a, err := netip.ParseAddr(p.bind)
+		if err != nil {
+			return o, &usageError{fmt.Sprintf("--bind is %q; write an IP address", p.bind)}
+		}
+		o.BindAddress = a
+	}
+	return o, nil
+}
+
+// offline is everything that can be known of files without serving them.
+type offline struct {
+	result   translate.Result
+	snapshot *proxy.Snapshot
+	clusters *upstream.Set
+	faults   []diag.Fault
+}
+
+// load reads, translates and compiles.
+func load(ctx context.Context, paths []string, o translate.Options) (*offline, error) {
+	if len(paths) == 0 {
+		return nil, &usageError{"-f is missing: name a file or folder of Kubernetes YAML"}
+	}
+	objs, faults, err := manifest.Load(paths)
+	if err != nil {
+		return nil, err
+	}
+	store := objects.NewStore()
+	store.Apply(objects.Change{Upserts: append(defaults(), objs...)})
+	f := &offline{result: translate.New(o).Update(store, nil), clusters: upstream.NewSet(nil)}
+	var secrets secret.Store
+	secrets.Swap(f.result.Secrets)
+	var compiled []diag.Fault
+	f.snapshot, compiled = compile.New(o.Steps, f.clusters, &secrets, proxy.NoRecorder()).Compile(f.result.Config)
+	resolver := upstream.NewResolver(f.clusters, net.DefaultResolver.LookupNetIP, slog.New(slog.DiscardHandler))
+	for _, k := range f.result.Config.Clusters {
+		c := f.clusters.Acquire(k.Key)
+		resolver.Apply(ctx, c, f.result.Endpoints[k.Key])
+	}
+	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result))
+	manifest.Locate(paths, f.faults)
+	diag.SortFaults(f.faults)
+	f.faults = slices.Compact(f.faults)
+	return f, nil
+}
+
+// certificateFaults are what is wrong with the certificates that listeners name, and with those for backends.
+func certificateFaults(r *translate.Result) (out []diag.Fault) {
+	for _, l := range r.Config.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		_, faults := cert.Build(nil, l.TLS, r.Secrets)
+		for _, f := range faults {
+			out = append(out, diag.Fault{Object: diag.Ref{Kind: f.Source.Kind, Namespace: f.Source.Namespace, Name: f.Source.Name},
+				Path: f.Source.Field, Message: f.Message, Hint: f.Hint, Reason: "InvalidCertificateRef"})
+		}
+	}
+	for _, c := range r.Config.Clusters {
+		if c.TLS == nil {
+			continue
+		}
+		if _, err := cert.Backend(c.TLS, r.Secrets); err != nil {
+			out = append(out, diag.Fault{Object: diag.Ref{Kind: c.Source.Kind, Namespace: c.Source.Namespace, Name: c.Source.Name},
+				Path: c.Source.Field, Message: err.Error(), Reason: "InvalidTLS"})
+		}
+	}
+	return out
+}
+
+func writeJSON(c *call, v any) error {
+	e := json.NewEncoder(c.stdout)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func runCheck(ctx context.Context, c *call) error {
+	files, p, o := c.files(), c.ports(), c.output()
+	rest, err := c.parse()
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return &usageError{fmt.Sprintf("unexpected %q: paths go behind -f", rest[0])}
+	}
+	if err := oneOf("-o", *o, "text", "json"); err != nil {
+		return err
+	}
+	opt, err := p.options()
+	if err != nil {
+		return err
+	}
+	f, err := load(ctx, files.values, opt)
+	if err != nil {
+		return err
+	}
+	errs, warnings := 0, 0
+	for _, x := range f.faults {
+		if x.Severity == diag.Warning {
+			warnings++
+		} else {
+			errs++
+		}
+	}
+	if *o == "json" {
+		if f.faults == nil {
+			f.faults = []diag.Fault{}
+		}
+		err = writeJSON(c, f.faults)
+	} else {
+		for _, x := range f.faults {
+			fmt.Fprintln(c.stdout, x)
+		}
+		fmt.Fprintf(c.stdout, "%s, %s; %s on %s\n", count(errs, "error"), count(warnings, "warning"),
+			count(routes(f), "route"), count(len(f.result.Config.Listeners), "listener"))
+	}
+	if err == nil && errs > 0 {
+		err = errFound
+	}
+	return err
+}
+
+func routes(f *offline) (n int) {
+	for _, h := range f.result.Config.Hosts {
+		n += len(h.Routes)
+	}
+	return n
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
