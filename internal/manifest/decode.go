@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	maxDepth = 100     // levels of one object, aliases followed
-	maxNodes = 1 << 20 // nodes of one object, aliases expanded: stops what doubles itself
+	maxDepth = 50      // levels of one object, aliases followed
+	maxNodes = 1 << 18 // nodes of one object, aliases expanded: stops what doubles itself
 )
 
 // decoder turns the nodes of one object into plain JSON values, held to a Go type and a schema, and collects faults. Lines
@@ -99,11 +99,7 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, s *schema, at string) (v a
 	n = deref(n)
 	d.depth++
 	defer func() { d.depth-- }()
-	d.nodes++
-	if d.nodes > maxNodes || d.depth > maxDepth {
-		if d.nodes <= maxNodes || d.nodes == maxNodes+1 {
-			d.fault(n, at, "is nested too deeply or too large", "look for anchors and aliases (&a, *a) that contain themselves")
-		}
+	if d.excessive(n, at) {
 		return nil, false
 	}
 	for t.Kind() == reflect.Pointer {
@@ -132,6 +128,20 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, s *schema, at string) (v a
 	return d.plain(n, at)
 }
 
+// excessive says that the object is not worth going on with, and tells so once: whatever is left is then excessive too.
+func (d *decoder) excessive(n *yaml.Node, at string) bool {
+	if d.nodes > maxNodes {
+		return true
+	}
+	d.nodes++
+	if d.nodes <= maxNodes && d.depth <= maxDepth {
+		return false
+	}
+	d.nodes = maxNodes + 1
+	d.fault(n, at, "is nested too deeply or too large", "look for anchors and aliases (&a, *a) that contain themselves")
+	return true
+}
+
 // pair is one entry of a mapping.
 type pair struct {
 	name       string
@@ -142,8 +152,7 @@ type pair struct {
 func (d *decoder) pairs(n *yaml.Node, at string) []pair {
 	d.depth++
 	defer func() { d.depth-- }()
-	if d.depth > maxDepth {
-		d.fault(n, at, "is nested too deeply", "look for merge keys (<<) that contain themselves")
+	if d.excessive(n, at) {
 		return nil
 	}
 	var out []pair
@@ -156,7 +165,13 @@ func (d *decoder) pairs(n *yaml.Node, at string) []pair {
 			continue
 		}
 		if k.ShortTag() == "!!merge" {
-			merged = append(merged, deref(v))
+			if v = deref(v); v.Kind != yaml.SequenceNode {
+				merged = append(merged, v)
+				continue
+			}
+			for _, m := range v.Content {
+				merged = append(merged, deref(m))
+			}
 			continue
 		}
 		if line, twice := lines[k.Value]; twice {
@@ -173,27 +188,16 @@ func (d *decoder) pairs(n *yaml.Node, at string) []pair {
 		lines[k.Value] = k.Line
 		out = append(out, pair{k.Value, k, v})
 	}
-	for len(merged) > 0 {
-		m := merged[0]
-		merged = merged[1:]
-		switch {
-		case m.Kind == yaml.SequenceNode && len(m.Content) <= maxDepth && len(merged) <= maxDepth:
-			for i := len(m.Content) - 1; i >= 0; i-- {
-				merged = slices.Insert(merged, 0, deref(m.Content[i]))
-			}
-			d.nodes += len(m.Content)
-		case m.Kind == yaml.MappingNode:
-			for _, p := range d.pairs(m, at) {
-				if _, own := lines[p.name]; !own {
-					lines[p.name] = p.key.Line
-					out = append(out, p)
-				}
-			}
-		default:
+	for _, m := range merged {
+		if m.Kind != yaml.MappingNode {
 			d.fault(m, at, "a merge key (<<) takes a mapping or a list of mappings", "")
+			continue
 		}
-		if d.nodes > maxNodes {
-			break
+		for _, p := range d.pairs(m, at) {
+			if _, own := lines[p.name]; !own {
+				lines[p.name] = p.key.Line
+				out = append(out, p)
+			}
 		}
 	}
 	return out

@@ -233,7 +233,7 @@ func (r *reader) flatten(d *document, n *yaml.Node, apiVersion, kind string, ind
 	case list.Kind != yaml.SequenceNode:
 		fault("items", "must be a list", "")
 		return
-	case len(index) > 2:
+	case len(index) > 1:
 		fault(listPath(index), "a List in a List in a List", "")
 		return
 	}
