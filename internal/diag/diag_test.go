@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -94,10 +95,10 @@ func TestReport(t *testing.T) {
 		t.Errorf("faults of no report = %v", got)
 	}
 	a, b := diag.Ref{Kind: "Gateway", Namespace: "x", Name: "a"}, diag.Ref{Kind: "Gateway", Namespace: "x", Name: "b"}
-	r := &diag.Report{Objects: map[diag.Ref]*diag.Object{
-		b: {Ref: b, Faults: []diag.Fault{{Object: b, Message: "2"}, {Object: b, Message: "1"}}},
-		a: {Ref: a, Faults: []diag.Fault{{Object: a, Message: "3"}}},
-	}}
+	r := diag.NewReport(
+		&diag.Object{Ref: b, Faults: []diag.Fault{{Object: b, Message: "2"}, {Object: b, Message: "1"}}},
+		&diag.Object{Ref: a, Faults: []diag.Fault{{Object: a, Message: "3"}}},
+	)
 	var names, messages []string
 	for _, o := range r.Sorted() {
 		names = append(names, o.Ref.Name)
@@ -110,6 +111,37 @@ func TestReport(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"a3", "b1", "b2"}, messages); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestReportWith(t *testing.T) {
+	named := func(n int) diag.Ref { return diag.Ref{Kind: "HTTPRoute", Namespace: "x", Name: fmt.Sprint(n)} }
+	var all []*diag.Object
+	for n := range 1000 {
+		all = append(all, &diag.Object{Ref: named(n)})
+	}
+	old := diag.NewReport(all...)
+	one, other := &diag.Object{Ref: named(7), Generation: 2}, &diag.Object{Ref: named(1000)}
+	next := old.With(map[diag.Ref]*diag.Object{named(7): one, named(8): nil, named(1000): other})
+	if old.Object(named(7)) != all[7] || old.Object(named(8)) != all[8] || old.Object(named(1000)) != nil {
+		t.Error("With changed the report it came from")
+	}
+	if next.Object(named(7)) != one || next.Object(named(8)) != nil || next.Object(named(1000)) != other || next.Object(named(9)) != all[9] {
+		t.Error("With did not make the changes, or more than them")
+	}
+	got := map[diag.Ref]*diag.Object{}
+	for ref, o := range next.Since(old) {
+		got[ref] = o
+	}
+	want := map[diag.Ref]*diag.Object{named(7): one, named(8): nil, named(1000): other}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Since: %s", d)
+	}
+	if n := len(slices.Collect(next.All())); n != 1000 {
+		t.Errorf("%d objects, want 1000", n)
+	}
+	for ref := range next.Since(next) {
+		t.Errorf("Since itself: %v", ref)
 	}
 }
 
