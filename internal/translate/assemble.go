@@ -17,7 +17,7 @@ func (t *Translator) assemble(news map[topic]any) Result {
 	r.ConfigChanged, r.EndpointsChanged, r.SecretsChanged = false, false, false
 	if r.Config == nil {
 		r = Result{Config: &ir.Config{Listeners: []*ir.Listener{}, Hosts: []*ir.Host{}, Clusters: []*ir.Cluster{}}, Endpoints: ir.Endpoints{},
-			Secrets: secret.Set{}, Report: &diag.Report{Objects: map[diag.Ref]*diag.Object{}},
+			Secrets: secret.Set{}, Report: diag.NewReport(),
 			ConfigChanged: true, EndpointsChanged: true, SecretsChanged: true}
 	}
 	var listeners []change[ir.Listener]
@@ -28,7 +28,8 @@ func (t *Translator) assemble(news map[topic]any) Result {
 		pending[k] = true
 	}
 	wasPending := len(pending)
-	var report, endpoints, secrets, pendingChanged bool
+	reports := map[diag.Ref]*diag.Object{}
+	var endpoints, secrets, pendingChanged bool
 	for tp, v := range news {
 		switch tp.kind {
 		case listenerSink:
@@ -54,15 +55,12 @@ func (t *Translator) assemble(news map[topic]any) Result {
 				pending[k] = true
 			}
 		case reportSink:
-			if !report {
-				r.Report, report = &diag.Report{Objects: maps.Clone(r.Report.Objects)}, true
-			}
-			if v == nil {
-				delete(r.Report.Objects, tp.ref)
-			} else {
-				r.Report.Objects[tp.ref] = v.(*diag.Object)
-			}
+			o, _ := v.(*diag.Object)
+			reports[tp.ref] = o
 		}
+	}
+	if len(reports) > 0 {
+		r.Report = r.Report.With(reports)
 	}
 	if len(listeners)+len(hosts)+len(clusters) > 0 {
 		r.ConfigChanged = true
