@@ -16,25 +16,25 @@ func (p *process) metrics() {
 	r, d, l := p.recorder, p.edge.Driver().Stats(), p.edge.Listeners()
 	gauge := func(name, help string, f func() float64) { r.Gauge(name, help, nil, f) }
 	counter := func(name, help string, f func() float64) { r.Counter(name, help, nil, f) }
-	gauge("gatehouse_client_connections", "Client connections open now.", func() float64 { return float64(l.Stats().Open) })
-	counter("gatehouse_client_connections_accepted_total", "Client connections accepted.", func() float64 { return float64(l.Stats().Accepted) })
-	counter("gatehouse_client_connections_limited_total", "Client connections closed because too many were open.", func() float64 { return float64(l.Stats().Limited) })
-	counter("gatehouse_tls_handshake_failures_total", "TLS handshakes with clients that failed.", func() float64 { return float64(l.Stats().HandshakeFailures) })
-	counter("gatehouse_proxy_protocol_refused_total", "Client connections closed because of the PROXY protocol.", func() float64 { return float64(l.Stats().ProxyRefused) })
-	counter("gatehouse_backend_dials_total", "Connections made to backends.", func() float64 { return float64(d.BackendDials.Load()) })
-	counter("gatehouse_backend_reuses_total", "Exchanges on a kept connection to a backend.", func() float64 { return float64(d.BackendReuses.Load()) })
-	counter("gatehouse_backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
+	gauge("client_connections", "Client connections open now.", func() float64 { return float64(l.Stats().Open) })
+	counter("client_connections_accepted_total", "Client connections accepted.", func() float64 { return float64(l.Stats().Accepted) })
+	counter("client_connections_limited_total", "Client connections closed because too many were open.", func() float64 { return float64(l.Stats().Limited) })
+	counter("tls_handshake_failures_total", "TLS handshakes with clients that failed.", func() float64 { return float64(l.Stats().HandshakeFailures) })
+	counter("proxy_protocol_refused_total", "Client connections closed because of the PROXY protocol.", func() float64 { return float64(l.Stats().ProxyRefused) })
+	counter("backend_dials_total", "Connections made to backends.", func() float64 { return float64(d.BackendDials.Load()) })
+	counter("backend_reuses_total", "Exchanges on a kept connection to a backend.", func() float64 { return float64(d.BackendReuses.Load()) })
+	counter("backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
 	for _, s := range []diag.Severity{diag.Error, diag.Warning} {
-		r.Gauge("gatehouse_configuration_faults", "Faults in the configuration known now.", map[string]string{"severity": s.String()},
+		r.Gauge("configuration_faults", "Faults in the configuration known now.", map[string]string{"severity": s.String()},
 			func() float64 { return float64(p.countFaults(s)) })
 	}
-	gauge("gatehouse_configuration_unread_files", "Files whose last good version is served because they cannot be read now.", p.unread)
+	gauge("configuration_unread_files", "Files whose last good version is served because they cannot be read now.", p.unread)
 	for part, version := range map[string]func() uint64{
 		"config":    func() uint64 { a, _ := p.feed.Acked(); return a.ConfigVersion },
 		"endpoints": func() uint64 { a, _ := p.feed.Acked(); return a.EndpointsVersion },
 		"secrets":   func() uint64 { a, _ := p.feed.Acked(); return a.SecretsVersion },
 	} {
-		r.Gauge("gatehouse_live_version", "Version of each part of the configuration that is live.", map[string]string{"part": part},
+		r.Gauge("live_version", "Version of each part of the configuration that is live.", map[string]string{"part": part},
 			func() float64 { return float64(version()) })
 	}
 }

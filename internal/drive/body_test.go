@@ -192,6 +192,18 @@ func TestHTTP10Client(t *testing.T) {
 	}
 }
 
+func TestHTTP10KeepAlive(t *testing.T) {
+	b := script(t, nil, "HTTP/1.1 200 OK\nContent-Length: 1\n\n1", "HTTP/1.1 200 OK\nContent-Length: 1\n\n2")
+	c := one(t, b).Dial()
+	for _, want := range []string{"1", "2"} {
+		c.Send("GET / HTTP/1.0\nHost: a\nConnection: keep-alive\n\n")
+		res, body := c.Read("GET")
+		if body != want || res.Header.Get("Connection") != "keep-alive" {
+			t.Errorf("body = %q, Connection %q; want %q, keep-alive", body, res.Header.Get("Connection"), want)
+		}
+	}
+}
+
 func TestUntilCloseResponse(t *testing.T) {
 	b := edgetest.Backend(t, func(c net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))

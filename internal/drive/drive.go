@@ -6,7 +6,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,9 +36,10 @@ type Driver struct {
 	// Dial makes connections to backends; nil: a net.Dialer.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
-	works  sync.Pool // *work
-	shards atomic.Uint32
-	stats  Stats
+	works   sync.Pool // *work
+	buffers sync.Pool // *[bufferSize]byte
+	shards  atomic.Uint32
+	stats   Stats
 }
 
 // Stats are counts for metrics.
@@ -77,25 +77,18 @@ type work struct {
 func (d *Driver) work() *work {
 	w, _ := d.works.Get().(*work)
 	if w == nil {
-		w = &work{d: d, in: make([]byte, bufferSize), out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
+		w = &work{d: d, out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
 		w.parser.Limits = d.Limits
 	}
 	return w
 }
 
-// free puts w back unless a long head has made its buffer large.
+// free puts w back, unless a long head has made its buffers large.
 func (d *Driver) free(w *work) {
-	w.c, w.up, w.r, w.w, w.ur, w.uw = nil, nil, 0, 0, 0, 0
-	if cap(w.in) > 4*bufferSize || cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {
+	d.Give(w.in)
+	w.in, w.c, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, 0, 0, 0, 0
+	if cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {
 		return
 	}
 	d.works.Put(w)
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
 }

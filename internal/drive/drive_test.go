@@ -2,6 +2,7 @@ package drive_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/gatehouse-io/gatehouse/internal/edgetest"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 // script answers each request of a connection with the next text, in which "\n" stands for CRLF, and tells what came.
@@ -52,5 +55,33 @@ func TestForward(t *testing.T) {
 	}
 	if got, want := <-seen, `POST /x example.com "body" <nil>`; got != want {
 		t.Errorf("backend saw %s, want %s", got, want)
+	}
+}
+
+// TestTLS: the same over TLS, with requests behind each other on one connection.
+func TestTLS(t *testing.T) {
+	pair := edgetest.Certificate(t, "shop.example")
+	b := script(t, nil, "HTTP/1.1 200 OK\nContent-Length: 1\n\n1", "HTTP/1.1 200 OK\nContent-Length: 1\n\n2", "HTTP/1.1 200 OK\nContent-Length: 1\n\n3")
+	r := one(t, b, func(o *edgetest.Options) {
+		o.Listener = func(l *ir.Listener) {
+			l.Protocol, l.TLS = ir.HTTPS, &ir.TLS{Certificates: []ir.Certificate{{Handle: "Secret/test/tls"}}}
+		}
+		o.Secrets = secret.Set{"Secret/test/tls": pair.Material}
+	})
+	nc, err := tls.Dial("tcp", r.Addr, &tls.Config{RootCAs: pair.Pool, ServerName: "shop.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	c := &edgetest.Client{Conn: nc, T: t, R: bufio.NewReader(nc)}
+	c.Send("GET / HTTP/1.1\nHost: shop.example\n\n")
+	if _, body := c.Read("GET"); body != "1" {
+		t.Errorf("body = %q, want 1", body)
+	}
+	c.Send("GET / HTTP/1.1\nHost: shop.example\n\nGET / HTTP/1.1\nHost: shop.example\n\n")
+	for _, want := range []string{"2", "3"} {
+		if _, body := c.Read("GET"); body != want {
+			t.Errorf("body = %q, want %q", body, want)
+		}
 	}
 }

@@ -167,9 +167,8 @@ func (w *work) settle() {
 
 // respond writes the response and lets its body flow, and says whether the client's connection goes on.
 func (w *work) respond() bool {
-	r := &w.Response
 	framing, end := w.responseFraming()
-	w.out = http1.AppendResponse(w.out[:0], r, framing, end)
+	w.appendHead(framing, end)
 	sees, _ := w.SeesResponseData()
 	if w.uhead.Framing == http1.None || framing == http1.None {
 		return w.lastWrite(end)

@@ -42,19 +42,21 @@ func (d *Driver) Serve(c *listener.Conn) {
 			if !c.Idle(time.Now(), d.Idle) {
 				return
 			}
-			_, n, err := c.ReadPooled(&s)
+			buf, n, err := c.ReadPooled(d)
 			if err != nil {
 				return
 			}
-			s.w.w = n
+			s.w = d.work()
+			s.w.c, s.w.in, s.w.w = c, buf, n
 			c.Busy()
 		}
 		if !s.w.exchange(&s.info) {
-			s.Give(nil)
+			d.free(s.w)
 			return
 		}
 		if s.w.r == s.w.w {
-			s.Give(nil)
+			d.free(s.w)
+			s.w = nil
 		} else {
 			s.w.shift()
 		}
@@ -68,18 +70,19 @@ func (d *Driver) recover(c *listener.Conn) {
 	}
 }
 
-// Take and Give make a session the pool that its connection reads from: a buffer is taken when bytes are there, and
-// work comes with it.
-func (s *session) Take() []byte {
-	s.w = s.d.work()
-	s.w.c = s.c
-	return s.w.in
+// Take and Give make a Driver the pool that client connections read from: a buffer is taken when bytes are there.
+func (d *Driver) Take() []byte {
+	if p, ok := d.buffers.Get().(*[bufferSize]byte); ok {
+		return p[:]
+	}
+	return make([]byte, bufferSize)
 }
 
-// Give returns the work, and the buffer with it.
-func (s *session) Give([]byte) {
-	s.d.free(s.w)
-	s.w = nil
+// Give takes a buffer back. One that grew for a long head is left to the collector.
+func (d *Driver) Give(b []byte) {
+	if len(b) == bufferSize {
+		d.buffers.Put((*[bufferSize]byte)(b))
+	}
 }
 
 // shift moves what was read of the next request to the front of the buffer.
@@ -211,7 +214,7 @@ func (w *work) answer() bool {
 	if bodiless(r.Status) {
 		framing = http1.None
 	}
-	w.out = http1.AppendResponse(w.out[:0], r, framing, end)
+	w.appendHead(framing, end)
 	if framing == http1.Length && string(w.Request.Method) != "HEAD" {
 		w.out = append(w.out, r.Body...)
 		w.BytesOut = int64(len(r.Body))
@@ -223,6 +226,17 @@ func (w *work) answer() bool {
 		w.c.Linger()
 	}
 	return !end
+}
+
+var keepAlive = exchange.Field{Name: []byte("Connection"), Value: []byte("keep-alive")}
+
+// appendHead begins the output with the response's head.
+func (w *work) appendHead(framing http1.Framing, end bool) {
+	if w.Request.Version == exchange.HTTP10 && !end { // it asked for it, and takes the end for granted unless told
+		w.out = http1.AppendResponse(w.out[:0], &w.Response, framing, end, keepAlive)
+		return
+	}
+	w.out = http1.AppendResponse(w.out[:0], &w.Response, framing, end)
 }
 
 // bodiless responses have no body whatever their head says (RFC 9110 section 6.4.1).
