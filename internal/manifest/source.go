@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
@@ -169,15 +168,7 @@ func (s *Source) unreadable(name string, before *file, fault diag.Fault, now tim
 // have been written again within the clock's grain, so it counts as changed.
 func same(old stat, info fs.FileInfo) bool {
 	return os.SameFile(old.info, info) && old.info.Size() == info.Size() && old.info.ModTime().Equal(info.ModTime()) &&
-		changed(old.info).Equal(changed(info)) && old.read.Sub(info.ModTime()).Abs() > time.Second
-}
-
-// changed is the time of the last change of the inode, where the system tells it.
-func changed(info fs.FileInfo) time.Time {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return time.Unix(st.Ctim.Unix())
-	}
-	return time.Time{}
+		old.read.Sub(info.ModTime()).Abs() > time.Second
 }
 
 // lost says of which files it cannot be told whether they are gone, because a path above them cannot be read: a folder that

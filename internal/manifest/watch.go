@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -47,7 +48,7 @@ func (w *watcher) watch(folders []string) bool {
 		return false
 	}
 	came, failed := false, false
-	now := map[string]fs.FileInfo{}
+	now, watching := map[string]fs.FileInfo{}, w.fs.WatchList() // a folder that went has gone from the list
 	for _, f := range folders {
 		// Added even if it is watched: another folder may have taken its name.
 		info, err := os.Stat(f)
@@ -62,7 +63,7 @@ func (w *watcher) watch(folders []string) bool {
 			continue
 		}
 		now[f] = info
-		if before, ok := w.folders[f]; !ok || !os.SameFile(before, info) {
+		if before, ok := w.folders[f]; !ok || !os.SameFile(before, info) || !slices.Contains(watching, f) {
 			came = true
 		}
 	}
