@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/http1"
@@ -14,52 +13,21 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
-// peeker looks whether an idle connection is still silent: made once per connection, because its callback is.
-type peeker struct {
-	raw    syscall.RawConn
-	look   func(fd uintptr) bool
-	silent bool
-}
-
-func newPeeker(tcp *net.TCPConn) *peeker {
-	p := &peeker{}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return p
-	}
-	p.raw = raw
-	p.look = func(fd uintptr) bool {
-		p.silent = silentNow(fd)
-		return true
-	}
-	return p
-}
-
-// usable reports whether nothing has come on the connection since its last response: a byte would be taken for the next
-// response, an end means it is gone.
-func (p *peeker) usable() bool {
-	if p.raw == nil {
-		return false
-	}
-	p.silent = false
-	return p.raw.Read(p.look) == nil && p.silent
-}
-
-// connect gets a connection to the endpoint: the newest idle one that is still silent, else a new one.
+// connect gets a connection to the endpoint: the newest idle one, else a new one. Whether an idle one is still silent shows
+// when it is used.
 func (w *work) connect() proxy.Action {
-	e := w.Endpoint
 	if !w.Fresh {
-		for c := e.Take(w.Start); c != nil; c = e.Take(w.Start) {
-			if c.IO.(*peeker).usable() {
-				w.d.stats.BackendReuses.Add(1)
-				w.take(c)
-				return w.step(proxy.EventConnected)
-			}
-			_ = c.Net.Close()
+		if c := w.Endpoint.Take(w.Start); c != nil {
+			w.take(c)
+			return w.step(proxy.EventConnected)
 		}
 	} else {
 		w.d.stats.Replays.Add(1)
 	}
+	return w.connectNew()
+}
+
+func (w *work) connectNew() proxy.Action {
 	c, err := w.d.dial(w)
 	if err != nil {
 		w.Problem = err.Error()
@@ -72,6 +40,16 @@ func (w *work) connect() proxy.Action {
 	}
 	w.take(c)
 	return w.step(proxy.EventConnected)
+}
+
+// replace drops a kept connection that turned out not to be silent, and goes on with the next one.
+func (w *work) replace() proxy.Action {
+	w.drop()
+	if c := w.Endpoint.Take(w.Start); c != nil {
+		w.take(c)
+		return w.step(proxy.EventConnected)
+	}
+	return w.connectNew()
 }
 
 func (w *work) take(c *upstream.Conn) {
@@ -124,7 +102,7 @@ func (d *Driver) dial(w *work) (*upstream.Conn, error) {
 	tcp := nc.(*net.TCPConn)
 	if s.TLS == nil {
 		c := upstream.NewConn(e, s, tcp, tcp)
-		c.IO = newPeeker(tcp)
+		c.IO = newWire(tcp)
 		return c, nil
 	}
 	t := tls.Client(tcp, s.TLS)
@@ -133,7 +111,7 @@ func (d *Driver) dial(w *work) (*upstream.Conn, error) {
 		return nil, err
 	}
 	c := upstream.NewConn(e, s, tcp, t)
-	c.IO = newPeeker(tcp)
+	c.IO = newWire(tcp)
 	return c, nil
 }
 
@@ -161,16 +139,24 @@ func (w *work) send() proxy.Action {
 	case r.Buffered:
 		w.out = append(w.out, r.Body...)
 	case framing == http1.None || w.upgrading():
-	case w.replaying():
-		return w.resend()
+	case w.body.sent != nil: // on a connection that had died
+		w.out = append(w.out, w.body.sent...)
 	case framing == http1.Length && !sees && w.body.whole() && !r.Continue:
 		p, _, _ := w.body.Offer()
 		w.out = append(w.out, p...)
-		w.body.data = p // kept: the request can be sent again
+		w.body.sent = p
 		w.BytesIn = int64(len(p))
 	default:
 		flows, w.Kept = true, false
 	}
+	x := w.up.IO.(*wire)
+	if !flows && w.up.Net == net.Conn(w.up.TCP) && x.raw != nil {
+		return w.roundTrip(x)
+	}
+	if w.Reused && !x.usable() {
+		return w.replace()
+	}
+	w.count()
 	n, err := w.up.Net.Write(w.out)
 	w.Sent = n > 0
 	if flows && err == nil {
@@ -182,22 +168,49 @@ func (w *work) send() proxy.Action {
 	return w.readResponse() // after a failed write too: the backend may have said why before it closed
 }
 
-// upgrading requests have no body; what follows the head waits for the backend's answer.
-func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
-
-// replaying reports whether the body was sent before, on a connection that had died.
-func (w *work) replaying() bool { return w.body.data != nil && w.Tries > 0 && w.Fresh }
-
-// resend writes head and body once more.
-func (w *work) resend() proxy.Action {
-	w.out = append(w.out, w.body.data...)
-	n, err := w.up.Net.Write(w.out)
-	w.Sent = n > 0
-	if err != nil && n == 0 {
+// roundTrip sends a request that is at hand and waits for the first bytes of its response.
+func (w *work) roundTrip(x *wire) proxy.Action {
+	first := w.firstByte()
+	w.setDeadline(w.Start, w.Start, first)
+	err := x.roundTrip(w.out, w.ub, w.Reused)
+	if x.stale {
+		return w.replace()
+	}
+	w.count()
+	w.Sent = x.wrote > 0
+	switch {
+	case x.full:
+		if _, err := w.up.Net.Write(w.out[x.wrote:]); err != nil {
+			w.Problem = err.Error()
+		}
+	case x.writeErr != nil:
+		if x.wrote == 0 && w.Reused {
+			return w.failed(x.writeErr)
+		}
+	case x.readErr != nil:
+		return w.failed(x.readErr)
+	case err == nil:
+		w.uw = x.n
+	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return w.failed(err)
+	default:
+		w.up.Deadline = time.Time{}
+		if a, ended := w.waited(time.Now(), w.Start, first); ended {
+			return a
+		}
 	}
 	return w.readResponse()
 }
+
+// count notes that a kept connection was of use.
+func (w *work) count() {
+	if w.Reused {
+		w.d.stats.BackendReuses.Add(1)
+	}
+}
+
+// upgrading requests have no body; what follows the head waits for the backend's answer.
+func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
 
 func (w *work) failed(err error) proxy.Action {
 	w.Problem = err.Error()
@@ -312,19 +325,27 @@ func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, b
 				return w.pumpFailed(), true
 			}
 		}
-		if w.expired() {
-			w.drop()
-			return w.step(proxy.EventExpired), true
-		}
-		if first > 0 && now.Sub(sent) >= first {
-			w.drop()
-			return w.step(proxy.EventTimeout), true
-		}
-		if gone, _ := w.c.Gone(); gone {
-			w.drop()
-			return w.step(proxy.EventClientGone), true
+		if a, ended := w.waited(now, sent, first); ended {
+			return a, true
 		}
 	}
+}
+
+// waited looks, while a head is awaited, whether a time is over or the client has left.
+func (w *work) waited(now, sent time.Time, first time.Duration) (proxy.Action, bool) {
+	event := proxy.EventClientGone
+	switch {
+	case w.expired():
+		event = proxy.EventExpired
+	case first > 0 && now.Sub(sent) >= first:
+		event = proxy.EventTimeout
+	default:
+		if gone, _ := w.c.Gone(); !gone {
+			return 0, false
+		}
+	}
+	w.drop()
+	return w.step(event), true
 }
 
 // setDeadline makes the next read end at the nearest of the probe, the first byte's time and the exchange's end.

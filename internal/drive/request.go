@@ -18,7 +18,8 @@ type clientBody struct {
 	chunks http1.Chunks
 	left   int64 // of a body with a length
 	data   []byte
-	end    bool // nothing follows data
+	sent   []byte // what went with the head, in case that it has to go again
+	end    bool   // nothing follows data
 	err    error
 	fault  *http1.Fault // err is one of the body's framing
 	slow   bool         // err is that the client was too slow
@@ -48,7 +49,7 @@ func (b *clientBody) reset(w *work) {
 		w.r, w.w = 0, copy(w.in, b.extra[b.er:b.ew])
 	}
 	b.er, b.ew = 0, 0
-	b.data, b.end, b.err = nil, true, nil
+	b.data, b.sent, b.end, b.err = nil, nil, true, nil
 	if cap(b.extra) > 0 && w.d != nil {
 		b.extra = nil
 	}
