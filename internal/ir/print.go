@@ -18,9 +18,17 @@ func RoutesText(c *Config) string {
 	}
 	names := listenerNames(c.Listeners)
 	for _, h := range inMatchOrder(c.Hosts) {
+		match, several := map[string]string{}, map[string]bool{} // by rule
+		for _, r := range h.Routes {
+			rule := ruleOf(r.Source)
+			if match[rule] == "" {
+				match[rule] = r.Source.Field
+			}
+			several[rule] = several[rule] || match[rule] != r.Source.Field
+		}
 		for _, r := range h.Routes {
 			rows = append(rows, []string{names[h.Listener], hostText(h, listeners[h.Listener]), MatchText(r.Match), stepsText(r), backendsText(r),
-				fromText(r.Source)})
+				fromText(r.Source, several[ruleOf(r.Source)])})
 		}
 	}
 	return table(rows)
@@ -171,8 +179,15 @@ func ClusterText(key string) string {
 	return key
 }
 
-// fromText is a source for people: "HTTPRoute shop/cart rule 0 match 1", "Ingress shop/web default backend".
-func fromText(s Source) string {
+// ruleOf names the rule that a match belongs to.
+func ruleOf(s Source) string {
+	s.Field, _, _ = strings.Cut(s.Field, ".matches[")
+	return s.String()
+}
+
+// fromText is a source for people: "HTTPRoute shop/cart rule 0", with "match 1" where its rule has several on the host,
+// "Ingress shop/web default backend".
+func fromText(s Source, several bool) string {
 	out := s.Object()
 	if s.Field == "spec.defaultBackend" {
 		return out + " default backend"
@@ -186,6 +201,9 @@ func fromText(s Source) string {
 		case "rules":
 			name = "rule"
 		case "matches":
+			if !several {
+				continue
+			}
 			name = "match"
 		case "paths":
 			name = "path"

@@ -44,7 +44,7 @@ func BenchmarkOneRouteOf5000(b *testing.B) {
 		b.Run(fmt.Sprintf("%d hosts", hosts), func(b *testing.B) {
 			store := objects.NewStore()
 			store.Apply(objects.Change{Upserts: parse(b, builtins)})
-			store.Apply(objects.Change{Upserts: parse(b, manyRoutes(5000, hosts))})
+			store.Apply(objects.Change{Upserts: decodeAll(b, manyRoutes(5000, hosts))})
 			tr := translate.New(options())
 			if r := tr.Update(store, nil); len(r.Config.Hosts) != hosts {
 				b.Fatalf("%d hosts, want %d", len(r.Config.Hosts), hosts)
@@ -81,7 +81,7 @@ func cpuTime(b *testing.B) time.Duration {
 func BenchmarkFromScratch(b *testing.B) {
 	store := objects.NewStore()
 	store.Apply(objects.Change{Upserts: parse(b, builtins)})
-	store.Apply(objects.Change{Upserts: parse(b, manyRoutes(5000, 5000))})
+	store.Apply(objects.Change{Upserts: decodeAll(b, manyRoutes(5000, 5000))})
 	for b.Loop() {
 		translate.New(options()).Update(store, nil)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
 // clientOf turns a ClientTrafficPolicy into the IR's terms. With a fault, nothing of it is applied.
@@ -116,9 +117,9 @@ func (v verdict) duration(path string, d *gatewayv1.Duration) *ir.Duration {
 	if d == nil {
 		return nil
 	}
-	t, err := parseDuration(*d)
+	t, err := policy.ParseDuration(string(*d))
 	if err != nil {
-		v.fault(path, invalid, durationHint, "%v", err)
+		v.fault(path, invalid, policy.DurationHint, "%v", err)
 		return nil
 	}
 	out := ir.Duration(t)

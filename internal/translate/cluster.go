@@ -69,14 +69,6 @@ func (p *pass) backendCluster(to diag.Ref, port portRef) (key string, bad *refus
 	return "", &refusal{backendNotFound, fmt.Sprintf("%s has no port %s", to, port), hintFor(port.String(), "it has", names)}
 }
 
-// backendText names a backend as people do: "shop/cart:8080".
-func backendText(to diag.Ref, port portRef) string {
-	if to.Kind == "Backend" {
-		return keyOf(to)
-	}
-	return to.Namespace + "/" + to.Name + ":" + port.String()
-}
-
 // cluster is the unit for one cluster that some route names.
 func (p *pass) cluster() {
 	key := p.u.key.name
@@ -171,11 +163,32 @@ func (p *pass) backend() {
 	for i, e := range b.Spec.Endpoints {
 		if bad := endpointProblem(e); bad != nil {
 			v.fault(strings.TrimSuffix(fmt.Sprintf("spec.endpoints[%d].%s", i, bad.Path), "."), invalid, bad.Hint, "%s", bad.Msg)
+		} else if what := p.t.forbidden(e.Address); what != "" {
+			v.warn(fmt.Sprintf("spec.endpoints[%d].address", i), "backend_address_forbidden", "GatewayParameters backendAddresses can allow it",
+				"%s is a %s address: it is not dialled", e.Address, what)
 		}
 	}
 	v.annotations(b)
 	v.acceptIfFaultless()
 	p.verdict(v)
+}
+
+// forbidden says of what sort an address is that backends may not have, "" if it may.
+func (t *Translator) forbidden(address string) string {
+	ip, err := netip.ParseAddr(address)
+	switch {
+	case err != nil:
+		return ""
+	case ip.Unmap().IsLoopback() && !t.o.Loopback:
+		return "loopback"
+	case ip.Unmap().IsLinkLocalUnicast():
+		return "link-local"
+	case ip.Unmap().IsUnspecified():
+		return "unspecified"
+	case ip.Unmap().IsMulticast():
+		return "multicast"
+	}
+	return ""
 }
 
 // endpointProblem is what is wrong with an endpoint of a Backend: it is not used then. Nil: nothing.

@@ -21,8 +21,9 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/manifest"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
-	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/policy/builtin"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 	"github.com/gatehouse-io/gatehouse/internal/translate"
 )
@@ -44,60 +45,22 @@ spec: {controller: gatehouse.dev/ingress}
 
 func options() translate.Options {
 	return translate.Options{GatewayController: "gatehouse.dev/gateway", IngressController: "gatehouse.dev/ingress",
-		HTTPPort: 8080, HTTPSPort: 8443, Loopback: true, BindAddress: netip.Addr{}, Steps: testSteps()}
+		HTTPPort: 8080, HTTPSPort: 8443, Loopback: true, Steps: builtin.Steps()}
 }
 
-// testSpec is the spec of every step of these tests: any object whose field "fail", if there is one, is a number.
-type testSpec struct {
-	phase  policy.Phase
-	fields map[string]json.RawMessage
-}
-
-func (s *testSpec) UnmarshalJSON(b []byte) error {
-	if err := json.Unmarshal(b, &s.fields); err != nil {
-		return err
-	}
-	if s.fields["requestBody"] != nil && strings.HasPrefix(string(s.fields["requestBody"]), `"-`) {
-		return diag.Errorf("requestBody", "is negative")
-	}
-	return nil
-}
-func (s *testSpec) MarshalJSON() ([]byte, error) { return json.Marshal(s.fields) }
-func (s *testSpec) Compile(policy.Env) (policy.Handler, error) {
-	return policy.Handler{}, nil
-}
-
-func testStep(name string, phase policy.Phase, merge func(outer, inner policy.Spec) policy.Spec, sources ...policy.Source) policy.Step {
-	return policy.Step{Name: name, Sources: sources, Phase: func(policy.Spec) policy.Phase { return phase },
-		New: func() policy.Spec { return &testSpec{phase: phase} }, Merge: merge}
-}
-
-func testSteps() []policy.Step {
-	whole := func(_, inner policy.Spec) policy.Spec { return inner }
-	fields := func(outer, inner policy.Spec) policy.Spec {
-		out := &testSpec{fields: map[string]json.RawMessage{}}
-		for _, s := range []policy.Spec{outer, inner} {
-			for k, v := range s.(*testSpec).fields {
-				out.fields[k] = v
-			}
-		}
-		return out
-	}
-	return []policy.Step{
-		testStep("invalid", policy.Protect, nil),
-		testStep("size", policy.Protect, fields, policy.Source{Kind: "ProtectionPolicy", Field: "sizes"}),
-		testStep("cors", policy.Protect, whole, policy.Source{Kind: "ProtectionPolicy", Field: "cors"}, policy.Source{Filter: "CORS"}),
-		testStep("requestHeaders", policy.TransformRequest, nil, policy.Source{Filter: "RequestHeaderModifier"}),
-		testStep("redirect", policy.TransformRequest, nil, policy.Source{Filter: "RequestRedirect"}),
-		testStep("rewrite", policy.TransformRequest, nil, policy.Source{Filter: "URLRewrite"}),
-		testStep("responseHeaders", policy.TransformResponse, nil, policy.Source{Filter: "ResponseHeaderModifier"}),
-		testStep("hsts", policy.TransformResponse, nil, policy.Source{Kind: "GatewayParameters", Field: "hsts"}),
-	}
-}
-
+// parse reads YAML as files mode does: strictly, and with the defaults of an API server.
 func parse(t testing.TB, text string) []objects.Object {
 	t.Helper()
-	all := decodeAll(t, text)
+	all, faults := manifest.Parse("in.yaml", []byte(text))
+	for _, f := range faults {
+		t.Errorf("%s", f)
+	}
+	return withPairs(t, all)
+}
+
+// withPairs puts a certificate and its key into the Secrets that ask for one.
+func withPairs(t testing.TB, all []objects.Object) []objects.Object {
+	t.Helper()
 	for _, o := range all {
 		if s, ok := o.(*objects.Secret); ok && string(s.Material.Data["tls.crt"].Reveal()) == "PAIR" {
 			s.Material.Data = testPair(t)
@@ -128,14 +91,8 @@ func testPair(t testing.TB) map[string]secret.Value {
 	}
 }
 
-func run(t testing.TB, text string) translate.Result {
-	t.Helper()
-	s := objects.NewStore()
-	s.Apply(objects.Change{Upserts: parse(t, builtins)})
-	s.Apply(objects.Change{Upserts: parse(t, text)})
-	return translate.New(options()).Update(s, nil)
-}
-
+// TestGolden runs the cases in testdata. in.yaml is what users write; loose.yaml is what an API server or a file with its
+// schema would refuse, and translate must withstand all the same.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -147,15 +104,21 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			store := objects.NewStore()
+			store.Apply(objects.Change{Upserts: parse(t, builtins)})
 			var got *translate.Result
 			for i, f := range a.Files {
-				if f.Name == "in.yaml" {
-					r := run(t, string(f.Data))
-					got = &r
+				switch f.Name {
+				case "in.yaml":
+					store.Apply(objects.Change{Upserts: parse(t, string(f.Data))})
+					continue
+				case "loose.yaml":
+					store.Apply(objects.Change{Upserts: withPairs(t, decodeAll(t, string(f.Data)))})
 					continue
 				}
 				if got == nil {
-					t.Fatalf("section %s comes before in.yaml", f.Name)
+					r := translate.New(options()).Update(store, nil)
+					got = &r
 				}
 				text := section(t, f.Name, got)
 				if d := cmp.Diff(string(f.Data), text); d != "" && !*update {

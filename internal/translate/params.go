@@ -4,9 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
-	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -65,11 +63,7 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 		out.RedirectBy = sourceOf(ref, "spec.httpsRedirect")
 	}
 	if h := o.Spec.HSTS; h != nil {
-		age, err := parseDuration(h.MaxAge)
-		if err != nil {
-			v.fault("spec.hsts.maxAge", invalid, durationHint, "%v", err)
-		}
-		out.HSTS = p.hsts(ref, age, h.IncludeSubDomains)
+		out.HSTS = p.hsts(v, h)
 	}
 	if c := o.Spec.DefaultCertificateRef; c != nil {
 		handle, r := p.certificate(ref, "spec.defaultCertificateRef", *c)
@@ -89,18 +83,19 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 	return out, v.Faults
 }
 
-func (p *pass) hsts(ref diag.Ref, age time.Duration, subs bool) *lowered {
+// hsts lowers the field of that name.
+func (p *pass) hsts(v verdict, h *v1alpha1.HSTS) *lowered {
 	step := p.t.steps.field("GatewayParameters", "hsts")
 	if step == nil {
+		v.fault("spec.hsts", invalid, "", "is not supported")
 		return nil
 	}
-	raw := mustJSON(struct {
-		MaxAge            int64 `json:"maxAge"`
-		IncludeSubDomains bool  `json:"includeSubDomains"`
-	}{int64(age / time.Second), subs})
-	l, err := lower(step, raw, ir.Source{}, sourceOf(ref, "spec.hsts"), gatewayLevel)
+	l, err := lower(step, mustJSON(h), ir.Source{}, sourceOf(v.Ref, "spec.hsts"), gatewayLevel)
 	if err != nil {
-		return nil // the step takes every number of seconds
+		for _, bad := range problems("spec.hsts", err) {
+			v.fault(bad.Path, invalid, bad.Hint, "%s", bad.Msg)
+		}
+		return nil
 	}
 	return &l
 }
@@ -197,21 +192,4 @@ func (p *pass) pairOf(to diag.Ref) (handle string, r *refusal) {
 		return handle, &refusal{invalidCertificateRef, to.String() + " " + states[0].Problem, ""}
 	}
 	return handle, nil
-}
-
-// gep2257 is the form of a Gateway API duration.
-var gep2257 = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
-
-const durationHint = "write 30s, 1m30s or 500ms"
-
-// parseDuration reads a Gateway API duration (GEP-2257).
-func parseDuration(d gatewayv1.Duration) (time.Duration, error) {
-	if !gep2257.MatchString(string(d)) {
-		return 0, fmt.Errorf("%q is not a duration", string(d))
-	}
-	v, err := time.ParseDuration(string(d))
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration", string(d))
-	}
-	return v, nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
-// decodeAll reads multi-document YAML, strictly, without applying defaults: translate must do without them.
+// decodeAll reads multi-document YAML without the checks and defaults of an API server: translate must do without them.
 func decodeAll(t testing.TB, text string) []objects.Object {
 	t.Helper()
 	var out []objects.Object

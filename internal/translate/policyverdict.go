@@ -17,47 +17,39 @@ import (
 func (p *pass) policyVerdict() {
 	ref := p.u.key.ref
 	var o objects.Object
-	var problem string // what is wrong with it wherever it is attached
+	var v verdict
 	presence := objects.Absent
 	switch ref.Kind {
 	case "ProtectionPolicy":
 		var pp *v1alpha1.ProtectionPolicy
 		if pp, presence = objects.Get[*v1alpha1.ProtectionPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
-			o, problem = pp, p.protection(pp).Invalid
+			o = pp
+			v = newVerdict(ref, o)
+			for _, bad := range p.protection(pp).Invalid {
+				v.fault(bad.Path, invalid, bad.Hint, "%s", bad.Msg)
+			}
 		}
 	case "ClientTrafficPolicy":
 		var cp *v1alpha1.ClientTrafficPolicy
 		if cp, presence = objects.Get[*v1alpha1.ClientTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
 			o = cp
-			if _, faults := clientOf(cp); len(faults) > 0 {
-				problem = withHint(faults[0].Path+": "+faults[0].Message, faults[0].Hint)
-			}
+			v = newVerdict(ref, o)
+			_, v.Faults = clientOf(cp)
 		}
 	}
 	if presence != objects.Present {
 		p.gone = true
 		return
 	}
-	v := newVerdict(ref, o)
-	v.ownFaults(o, problem)
+	problem := "" // what is wrong with it wherever it is attached
+	if len(v.Faults) > 0 {
+		problem = withHint(v.Faults[0].Path+": "+v.Faults[0].Message, v.Faults[0].Hint)
+	}
 	v.annotations(o)
 	for i, r := range targetRefs(o) {
 		p.policyAt(v, i, r, o.GetNamespace(), problem)
 	}
 	p.verdict(v)
-}
-
-// ownFaults adds what is wrong with the policy itself.
-func (v verdict) ownFaults(o objects.Object, problem string) {
-	if cp, ok := o.(*v1alpha1.ClientTrafficPolicy); ok {
-		_, v.Faults = clientOf(cp)
-	} else if problem != "" {
-		path, message, ok := cutPath(problem)
-		if !ok {
-			path, message = "spec", problem
-		}
-		v.fault(path, invalid, "", "%s", message)
-	}
 }
 
 // policyAt concludes about a policy at one target.

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
 // rule is an HTTPRoute's rule as far as it is the same on every listener.
@@ -217,8 +218,9 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 		}
 		l, err := lower(step, mustJSON(spec), sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", rule)), sourceOf(r.Ref, at+"."+name), filterLevel)
 		if err != nil {
-			path, message := problemAt(at+"."+name, err)
-			r.drop(rule, path, unsupportedValue, "", "%s", message)
+			for _, bad := range problems(at+"."+name, err) {
+				r.drop(rule, bad.Path, unsupportedValue, bad.Hint, "%s", bad.Msg)
+			}
 			continue
 		}
 		out = append(out, l)
@@ -289,8 +291,8 @@ func (r *routePass) extension(rule int, at, field string, ref *gatewayv1.LocalOb
 }
 
 func (r *routePass) extensionSteps(a *attached, target ir.Source) []lowered {
-	if a.Invalid != "" {
-		return []lowered{invalidStep(fmt.Sprintf("%s: %s", a.Policy, a.Invalid), target, sourceOf(a.Policy, "spec"), filterLevel)}
+	if len(a.Invalid) > 0 {
+		return []lowered{invalidStep(fmt.Sprintf("%s: %s", a.Policy, problemsText(a.Invalid)), target, sourceOf(a.Policy, "spec"), filterLevel)}
 	}
 	a.Target = target
 	var out []lowered
@@ -366,9 +368,9 @@ func (r *routePass) timeouts(rule int, path string, in *gatewayv1.HTTPRouteTimeo
 		if d == nil {
 			return nil
 		}
-		v, err := parseDuration(*d)
+		v, err := policy.ParseDuration(string(*d))
 		if err != nil {
-			r.drop(rule, path+".timeouts."+field, unsupportedValue, durationHint, "%v", err)
+			r.drop(rule, path+".timeouts."+field, unsupportedValue, policy.DurationHint, "%v", err)
 			return nil
 		}
 		out := ir.Duration(v)

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 // stepTable finds the step of a place where users write one.
@@ -64,7 +66,8 @@ type lowered struct {
 	Level int
 }
 
-// lower makes the IR's step of a spec that was written at source. An error is about the spec.
+// lower makes the IR's step of a spec that was written at source. An error is about the spec: a *diag.Problem, or several
+// joined.
 func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (lowered, error) {
 	spec, err := s.Decode(raw)
 	if err != nil {
@@ -73,17 +76,51 @@ func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (low
 	if s.Refs != nil && len(s.Refs(spec)) > 0 {
 		return lowered{}, diag.Errorf("", "references from a %s step are not followed yet", s.Name)
 	}
+	if _, err := spec.Compile(policy.Env{Target: target.Object(), Secret: noSecrets{}}); err != nil {
+		return lowered{}, err
+	}
 	phase := s.Phase(spec)
 	return lowered{Level: level, Phase: phase, Step: &ir.Step{
 		Name: s.Name, Phase: phase.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
 	}}, nil
 }
 
+// noSecrets is a store without secrets: here specs are compiled only to find their faults.
+type noSecrets struct{}
+
+func (noSecrets) Lookup(string) *secret.Material { return nil }
+
+// problems takes an error about a spec apart; paths are then relative to what path names.
+func problems(path string, err error) []diag.Problem {
+	var out []diag.Problem
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			out = append(out, problems(path, e)...)
+		}
+		return out
+	}
+	p := diag.Problem{Msg: err.Error()}
+	if known := (*diag.Problem)(nil); errors.As(err, &known) {
+		p = *known
+	}
+	p.Path = strings.TrimSuffix(path+"."+p.Path, ".")
+	return []diag.Problem{p}
+}
+
+// problemsText is problems in one line: the first, and how many more there are.
+func problemsText(ps []diag.Problem) string {
+	text := ps[0].Error()
+	if len(ps) > 1 {
+		text += fmt.Sprintf(" and %d more", len(ps)-1)
+	}
+	return text
+}
+
 // specError makes an error of encoding/json one that speaks of the field.
 func specError(err error) error {
 	var p *diag.Problem
 	if errors.As(err, &p) {
-		return p
+		return err
 	}
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {

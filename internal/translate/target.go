@@ -2,7 +2,6 @@ package translate
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ type attached struct {
 	Overrides bool
 	Path      string                     // of the bundle: "spec.defaults"
 	Fields    map[string]json.RawMessage // the bundle's fields that are set
-	Invalid   string                     // what is wrong with it, "" nothing
+	Invalid   []diag.Problem             // what is wrong with it; empty: nothing
 }
 
 // client is one ClientTrafficPolicy at one target.
@@ -110,48 +109,30 @@ func (p *pass) protection(o *v1alpha1.ProtectionPolicy) *attached {
 	bundle := o.Spec.Defaults
 	switch {
 	case o.Spec.Defaults != nil && o.Spec.Overrides != nil:
-		a.Invalid = "spec: both defaults and overrides are set: exactly one must be"
+		a.Invalid = []diag.Problem{{Path: "spec", Msg: "both defaults and overrides are set", Hint: "exactly one must be"}}
 		return a
 	case o.Spec.Overrides != nil:
 		a.Overrides, a.Path, bundle = true, "spec.overrides", o.Spec.Overrides
 	case bundle == nil:
-		a.Invalid = "spec: neither defaults nor overrides is set: exactly one must be"
+		a.Invalid = []diag.Problem{{Path: "spec", Msg: "neither defaults nor overrides is set", Hint: "exactly one must be"}}
 		return a
 	}
 	a.Fields = map[string]json.RawMessage{}
 	if err := json.Unmarshal(mustJSON(bundle), &a.Fields); err != nil {
-		a.Invalid = fmt.Sprintf("%s: %v", a.Path, err)
+		a.Invalid = problems(a.Path, err)
 		return a
 	}
 	for _, name := range sortedKeys(a.Fields) {
 		step := p.t.steps.field("ProtectionPolicy", name)
 		if step == nil {
-			a.Invalid = fmt.Sprintf("%s.%s: is not supported", a.Path, name)
-			return a
+			a.Invalid = append(a.Invalid, diag.Problem{Path: a.Path + "." + name, Msg: "is not supported"})
+			continue
 		}
 		if _, err := lower(step, a.Fields[name], ir.Source{}, ir.Source{}, 0); err != nil {
-			a.Invalid = problemText(a.Path+"."+name, err)
-			return a
+			a.Invalid = append(a.Invalid, problems(a.Path+"."+name, err)...)
 		}
 	}
 	return a
-}
-
-func problemText(path string, err error) string {
-	path, message := problemAt(path, err)
-	return path + ": " + message
-}
-
-// problemAt is the path of a problem in a spec that stands at path, and what it is.
-func problemAt(path string, err error) (string, string) {
-	var p *diag.Problem
-	if !errors.As(err, &p) {
-		return path, err.Error()
-	}
-	if p.Path != "" {
-		path += "." + p.Path
-	}
-	return path, withHint(p.Msg, p.Hint)
 }
 
 // layer is a policy that reaches a route at one level.
@@ -190,8 +171,8 @@ func (p *pass) protect(layers []layer) []lowered {
 	}
 	var out []lowered
 	for _, l := range layers {
-		if l.Invalid != "" {
-			out = append(out, invalidStep(fmt.Sprintf("%s: %s", l.Policy, l.Invalid), l.Target, sourceOf(l.Policy, "spec"), l.level))
+		if len(l.Invalid) > 0 {
+			out = append(out, invalidStep(fmt.Sprintf("%s: %s", l.Policy, problemsText(l.Invalid)), l.Target, sourceOf(l.Policy, "spec"), l.level))
 		}
 	}
 	if len(out) > 0 {
@@ -257,7 +238,7 @@ func appendLowered(out []lowered, f stepField, l layer, raw []byte, layers []lay
 	at := func(l layer, more string) ir.Source { return sourceOf(l.Policy, l.Path+"."+f.field+more) }
 	low, err := lower(f.step, raw, l.Target, at(l, ""), l.level)
 	if err != nil {
-		return append(out, invalidStep(problemText(l.Path+"."+f.field, err), l.Target, at(l, ""), l.level))
+		return append(out, invalidStep(problemsText(problems(l.Path+"."+f.field, err)), l.Target, at(l, ""), l.level))
 	}
 	var have map[string]json.RawMessage
 	if len(layers) > 1 && json.Unmarshal(raw, &have) == nil {
@@ -284,6 +265,3 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(out)
 	return out
 }
-
-// cutPath takes "path: message" apart.
-func cutPath(text string) (path, message string, ok bool) { return strings.Cut(text, ": ") }
