@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -31,6 +32,46 @@ type Compiler struct {
 	table    *route.Table[*proxy.Route]
 	faults   map[*ir.Host][]diag.Fault // of hosts that have some, while the host stays
 	version  uint64
+	held     *holding // by the snapshot made last
+}
+
+// holding is the clusters that snapshots hold, shared by all that name the same ones.
+type holding struct {
+	names    []*ir.Cluster
+	clusters map[string]*upstream.Cluster
+	users    atomic.Int64
+}
+
+// hold returns what a snapshot of cfg holds, counted once more.
+func (c *Compiler) hold(cfg *ir.Config) *holding {
+	h := c.held
+	if h == nil || !slices.Equal(h.names, cfg.Clusters) || !h.use() {
+		h = &holding{names: cfg.Clusters, clusters: make(map[string]*upstream.Cluster, len(cfg.Clusters))}
+		for _, k := range cfg.Clusters {
+			h.clusters[k.Key] = c.clusters.Acquire(k.Key)
+		}
+		h.users.Store(1)
+		c.held = h
+	}
+	return h
+}
+
+// use counts one more user, unless the last one has gone.
+func (h *holding) use() bool {
+	for n := h.users.Load(); n > 0; n = h.users.Load() {
+		if h.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *holding) release(set *upstream.Set) {
+	if h.users.Add(-1) == 0 {
+		for _, k := range h.clusters {
+			set.Release(k)
+		}
+	}
 }
 
 // New returns a compiler for the steps of a list, which holds one called "invalid" for what does not compile.
@@ -55,20 +96,13 @@ type run struct {
 // Compile makes a snapshot of cfg, holding every cluster that cfg names until its Release. Faults are those of the whole
 // configuration, also of parts that were compiled earlier.
 func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
-	r := &run{Compiler: c, held: make(map[string]*upstream.Cluster, len(cfg.Clusters)), faults: map[*ir.Host][]diag.Fault{}}
-	for _, k := range cfg.Clusters {
-		r.held[k.Key] = c.clusters.Acquire(k.Key)
-	}
+	held := c.hold(cfg)
+	r := &run{Compiler: c, held: held.clusters, faults: map[*ir.Host][]diag.Fault{}}
 	table, unmatched := route.Build(c.table, cfg, r.route)
 	c.table = table
 	c.version++
 	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{}}
-	held := r.held
-	s.Release = func() {
-		for _, k := range held {
-			c.clusters.Release(k)
-		}
-	}
+	s.Release = func() { held.release(c.clusters) }
 	var out []diag.Fault
 	for _, l := range cfg.Listeners {
 		p := compileListener(l)

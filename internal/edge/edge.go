@@ -54,7 +54,8 @@ type Edge struct {
 	stores    map[string]*cert.Store
 	certFault []diag.Fault
 	backends  map[string]backendTLS
-	faults    []diag.Fault // of compiling
+	filled    map[string]bool // clusters whose endpoints were set
+	faults    []diag.Fault    // of compiling
 	refused   map[string]listener.State
 	snapshot  *proxy.Snapshot
 }
@@ -131,11 +132,14 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 	if config {
 		next, e.faults = e.compiler.Compile(st.Config)
 	}
+	clusters := old.Config == nil || config && !slices.Equal(old.Config.Clusters, st.Config.Clusters)
 	if secrets || config {
 		e.certificates(st)
+	}
+	if secrets || clusters {
 		e.configure(st)
 	}
-	if config || st.EndpointsVersion != old.EndpointsVersion {
+	if clusters || st.EndpointsVersion != old.EndpointsVersion {
 		e.endpoints(ctx, st, old.Endpoints)
 	}
 	e.seen = st
@@ -215,19 +219,22 @@ func (e *Edge) settings(c *ir.Cluster, secrets secret.Set) *upstream.Settings {
 
 // endpoints fills the clusters whose endpoints have changed, and those that are new.
 func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
+	filled := make(map[string]bool, len(st.Config.Clusters))
 	for _, c := range st.Config.Clusters {
 		es := st.Endpoints[c.Key]
-		k := e.clusters.Acquire(c.Key)
-		if was, ok := old[c.Key]; !ok || !k.Filled() || !same(was, es) {
+		if !e.filled[c.Key] || !same(old[c.Key], es) {
+			k := e.clusters.Acquire(c.Key)
 			e.resolver.Apply(ctx, k, es)
+			e.clusters.Release(k)
 		}
-		e.clusters.Release(k)
+		filled[c.Key] = true
 	}
-	for key := range old {
-		if _, ok := st.Endpoints[key]; !ok {
+	for key := range e.filled {
+		if !filled[key] {
 			e.resolver.Forget(key)
 		}
 	}
+	e.filled = filled
 }
 
 // same compares by identity: a slice that did not change is kept from one version to the next.

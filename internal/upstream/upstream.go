@@ -126,7 +126,6 @@ type Cluster struct {
 	mu       sync.Mutex // for writers of list
 	list     atomic.Pointer[list]
 	next     atomic.Uint64
-	filled   atomic.Bool
 }
 
 type list struct {
@@ -200,7 +199,6 @@ func (c *Cluster) SetEndpoints(rs []Resolved) {
 		l.expand(rs)
 	}
 	c.list.Store(l)
-	c.filled.Store(true)
 	for _, e := range old {
 		e.left.Store(true)
 		e.closeIdle()
@@ -228,9 +226,6 @@ func (l *list) expand(rs []Resolved) {
 	}
 	l.ready = out
 }
-
-// Filled reports whether endpoints were ever set.
-func (c *Cluster) Filled() bool { return c.filled.Load() }
 
 // Endpoints returns the endpoints that take new requests, for explain and metrics.
 func (c *Cluster) Endpoints() []*Endpoint { return c.list.Load().ready }
