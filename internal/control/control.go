@@ -72,7 +72,7 @@ func (l *Loop) Run(ctx context.Context) {
 		l.tell(a.Faults)
 		for k, s := range a.Listeners {
 			if s.Problem != "" {
-				l.once("listener not serving", "listener", k, "problem", s.Problem)
+				l.once("listener "+k+" is not serving: "+s.Problem, func() { l.log.Warn("listener not serving", "listener", k, "problem", s.Problem) })
 			}
 		}
 		l.mu.Unlock()
@@ -87,24 +87,21 @@ func (l *Loop) Run(ctx context.Context) {
 // tell logs each fault once for as long as the process lives.
 func (l *Loop) tell(fs []diag.Fault) {
 	for _, f := range fs {
-		l.once("fault", "what", f.String())
+		what := f.String()
+		l.once(what, func() { l.log.Warn("fault", "what", what) })
 	}
 }
 
-func (l *Loop) once(msg string, args ...any) {
-	key := msg
-	for _, a := range args {
-		if s, ok := a.(string); ok {
-			key += "\x00" + s
-		}
+// once runs do unless it was run for the same key.
+func (l *Loop) once(key string, do func()) {
+	if l.logged[key] {
+		return
 	}
 	if len(l.logged) > 10000 {
 		clear(l.logged)
 	}
-	if !l.logged[key] {
-		l.logged[key] = true
-		l.log.Warn(msg, args...)
-	}
+	l.logged[key] = true
+	do()
 }
 
 // Faults returns every fault known now: of reading, of translating and of the data side.

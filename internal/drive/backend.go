@@ -157,7 +157,7 @@ func (w *work) send() proxy.Action {
 		return w.replace()
 	}
 	w.count()
-	n, err := w.up.Net.Write(w.out)
+	n, err := w.writeBackend(w.out)
 	w.Sent = n > 0
 	if flows && err == nil {
 		w.startPump(framing, sees)
@@ -180,7 +180,7 @@ func (w *work) roundTrip(x *wire) proxy.Action {
 	w.Sent = x.wrote > 0
 	switch {
 	case x.full:
-		if _, err := w.up.Net.Write(w.out[x.wrote:]); err != nil {
+		if _, err := w.writeBackend(w.out[x.wrote:]); err != nil {
 			w.Problem = err.Error()
 		}
 	case x.writeErr != nil:
@@ -209,6 +209,18 @@ func (w *work) count() {
 	}
 }
 
+// writeBackend writes to the backend, which must take something within the time for a stalled write. Its deadline too is set
+// about once a second.
+func (w *work) writeBackend(p []byte) (int, error) {
+	if now := time.Now(); w.d.WriteStall > 0 && w.up.WriteDeadline.Sub(now) < w.d.WriteStall {
+		w.up.WriteDeadline = now.Add(w.d.WriteStall + probe)
+		if err := w.up.Net.SetWriteDeadline(w.up.WriteDeadline); err != nil {
+			return 0, err
+		}
+	}
+	return w.up.Net.Write(p)
+}
+
 // upgrading requests have no body; what follows the head waits for the backend's answer.
 func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
 
@@ -233,6 +245,7 @@ func (w *work) readResponse() proxy.Action {
 	sent := w.Start
 	first := w.firstByte()
 	w.reply.Reset()
+	interims := 0
 	for {
 		for w.ur < w.uw {
 			w.Response.Header.Reset()
@@ -250,6 +263,9 @@ func (w *work) readResponse() proxy.Action {
 			if s := w.Response.Status; s >= 200 || s == 101 {
 				return w.final(h)
 			}
+			if interims++; interims > maxInterims {
+				return w.failed(errInterims)
+			}
 			if a, gone := w.interim(); gone {
 				return a
 			}
@@ -264,7 +280,10 @@ func (w *work) readResponse() proxy.Action {
 	}
 }
 
-var errHeadTooLong = errors.New("response head over the limit")
+var (
+	errHeadTooLong = errors.New("response head over the limit")
+	errInterims    = errors.New("too many interim responses")
+)
 
 func (w *work) growBackend() bool {
 	if w.ur > 0 {
@@ -340,7 +359,7 @@ func (w *work) waited(now, sent time.Time, first time.Duration) (proxy.Action, b
 	case first > 0 && now.Sub(sent) >= first:
 		event = proxy.EventTimeout
 	default:
-		if gone, _ := w.c.Gone(); !gone {
+		if !w.left(now) {
 			return 0, false
 		}
 	}
@@ -365,6 +384,22 @@ func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
 		w.up.Deadline = at
 		_ = w.up.Net.SetReadDeadline(at)
 	}
+}
+
+// left reports whether the client has left. One that only says that it sends no more may still wait for its answer, but a program
+// that is gone says no more than that: it is believed for halfClosed.
+func (w *work) left(now time.Time) bool {
+	gone, half := w.c.Gone()
+	switch {
+	case gone:
+		return true
+	case !half:
+		w.half = time.Time{}
+		return false
+	case w.half.IsZero():
+		w.half = now
+	}
+	return now.Sub(w.half) >= halfClosed
 }
 
 // pumpFailed ends an exchange whose request body failed before the backend answered.

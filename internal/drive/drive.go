@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	bufferSize = 16 << 10 // of a connection's buffers; a head may grow its own up to the limits of http1
-	probe      = time.Second
+	bufferSize  = 16 << 10 // of a connection's buffers; a head may grow its own up to the limits of http1
+	probe       = time.Second
+	halfClosed  = 5 * time.Second // how long a backend may take for a client that sends no more
+	maxInterims = 64              // 1xx responses to one request
 )
 
 // Driver serves client connections. Its fields are set before the first Serve and not changed.
@@ -71,6 +73,7 @@ type work struct {
 	uhead   http1.Head
 	ubody   backendBody
 	expires time.Time  // the route's limit on the exchange, zero: none
+	half    time.Time  // since when the client is known to send no more
 	mu      sync.Mutex // for the flow's hooks, while a pump runs
 }
 

@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"errors"
 	"io"
 	"time"
 
@@ -70,7 +71,7 @@ func copyHalf(dst, src half, buf []byte) (n int64) {
 			}
 		}
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				if c, ok := dst.(closeWriter); ok && c.CloseWrite() == nil {
 					return n
 				}

@@ -33,7 +33,7 @@ type clientBody struct {
 var errSlow = errors.New("request body below the lowest rate")
 
 func (b *clientBody) begin(w *work) {
-	*b = clientBody{w: w, extra: b.extra[:0:cap(b.extra)], chunks: b.chunks}
+	*b = clientBody{w: w, chunks: b.chunks}
 	b.chunks.Reset()
 	b.left = max(w.Request.ContentLength, 0)
 	b.end = w.head.Framing == http1.None
@@ -50,7 +50,8 @@ func (b *clientBody) reset(w *work) {
 	}
 	b.er, b.ew = 0, 0
 	b.data, b.sent, b.end, b.err = nil, nil, true, nil
-	if cap(b.extra) > 0 && w.d != nil {
+	if b.extra != nil {
+		w.d.Give(b.extra)
 		b.extra = nil
 	}
 }
@@ -124,10 +125,10 @@ func (b *clientBody) consume(n int) {
 func (b *clientBody) fill() error {
 	w := b.w
 	if b.extra == nil {
-		if cap(b.extra) == 0 {
-			b.extra = make([]byte, 2*bufferSize)
+		b.extra = w.d.Take()
+		if w.w-w.r >= len(b.extra) { // the head's buffer had grown
+			b.extra = make([]byte, 2*len(w.in))
 		}
-		b.extra = b.extra[:cap(b.extra)]
 		b.er, b.ew = 0, copy(b.extra, w.in[w.r:w.w])
 		w.r = w.w
 	} else {
@@ -278,7 +279,6 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 	p := &w.pump
 	defer close(p.done)
 	var out []byte
-	up := w.up.Net
 	for {
 		data, end, err := w.body.Offer()
 		if err != nil {
@@ -299,7 +299,7 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 		out = w.appendRequestBody(out[:0], data, framing, end)
 		p.last.Store(end)
 		if len(out) > 0 {
-			if _, p.backend = up.Write(out); p.backend != nil {
+			if _, p.backend = w.writeBackend(out); p.backend != nil {
 				return // the backend may have answered already: its response is still read
 			}
 		}
@@ -310,7 +310,7 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 		}
 	}
 	// The one who waits for the response must learn of it now.
-	_ = up.SetReadDeadline(time.Unix(1, 0))
+	_ = w.up.Net.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {

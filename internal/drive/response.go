@@ -99,10 +99,10 @@ func (b *backendBody) fill() {
 		switch {
 		case n > 0:
 			return
-		case err == io.EOF && w.uhead.Framing == http1.UntilClose:
+		case errors.Is(err, io.EOF) && w.uhead.Framing == http1.UntilClose:
 			b.end = true
 			return
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			b.err = io.ErrUnexpectedEOF
 			return
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -114,7 +114,7 @@ func (b *backendBody) fill() {
 			b.err = errExpired
 			return
 		}
-		if gone, _ := w.c.Gone(); gone {
+		if w.left(time.Now()) {
 			b.err = errGone
 			return
 		}

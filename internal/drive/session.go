@@ -134,7 +134,7 @@ func (w *work) finish() {
 	w.stop()
 	w.End(time.Now())
 	w.body.reset(w)
-	w.expires = time.Time{}
+	w.expires, w.half = time.Time{}, time.Time{}
 	w.head, w.uhead = http1.Head{}, http1.Head{}
 }
 

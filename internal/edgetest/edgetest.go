@@ -5,11 +5,13 @@ package edgetest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -225,7 +227,7 @@ func (c *Client) Closed() {
 	if b, err := c.R.ReadByte(); err == nil {
 		rest, _ := c.R.Peek(min(c.R.Buffered(), 200))
 		c.T.Fatalf("connection still open; got %q", append([]byte{b}, rest...))
-	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.T.Fatal("connection still open")
 	}
 }

@@ -52,7 +52,7 @@ func TestResponseCorpusOverTCP(t *testing.T) {
 			mu.Lock()
 			raw, step = c.Raw, n
 			mu.Unlock()
-			status, err, extra := ask(t, r.Addr)
+			status, extra, err := ask(t, r.Addr)
 			key := c.Corpus + "/" + c.ID
 			if c.Expect == "reject" && status < 500 && err == nil && wellFormed[key] == "" {
 				t.Errorf("%s in steps of %d: the client got a whole answer %d, want 502 or a broken one\n%.300q", key, n, status, c.Raw)
@@ -64,8 +64,8 @@ func TestResponseCorpusOverTCP(t *testing.T) {
 	}
 }
 
-// ask sends one request and returns the answer's status, the error of reading it whole, and what came behind it.
-func ask(t *testing.T, addr string) (int, error, string) {
+// ask sends one request and returns the answer's status, what came behind it, and the error of reading it whole.
+func ask(t *testing.T, addr string) (int, string, error) {
 	t.Helper()
 	c := edgetest.DialTo(t, addr)
 	defer c.Close()
@@ -73,14 +73,14 @@ func ask(t *testing.T, addr string) (int, error, string) {
 	for {
 		res, err := http.ReadResponse(c.R, &http.Request{Method: "GET"})
 		if err != nil {
-			return 0, err, ""
+			return 0, "", err
 		}
 		if res.StatusCode < 200 && res.StatusCode != 101 {
 			continue
 		}
 		_, err = io.Copy(io.Discard, res.Body)
 		extra, _ := io.ReadAll(c.R)
-		return res.StatusCode, err, string(extra)
+		return res.StatusCode, string(extra), err
 	}
 }
 
@@ -136,7 +136,7 @@ func mixer(addr string, worker, n int) string {
 			c.Close()
 		}
 	}()
-	for i := 0; i < n; i++ {
+	for i := range n {
 		if c == nil {
 			var err error
 			if c, err = net.Dial("tcp", addr); err != nil {

@@ -57,7 +57,7 @@ type Listener struct {
 	Source   Source    `json:"source"`
 	Group    string    `json:"group"` // "Gateway/shop/public": listeners of one group and port isolate each other's hostnames
 	Port     uint16    `json:"port"`  // seen by clients: matching, Location, X-Forwarded-Port
-	Binds    []Bind    `json:"binds"` // only the room listener reads it; first is tried first
+	Binds    []Bind    `json:"binds"` // only the room listener reads it; all are bound
 	Protocol string    `json:"protocol"`
 	Hostname string    `json:"hostname,omitempty"` // "" any, "shop.example", "*.example" (one label or more)
 	TLS      *TLS      `json:"tls,omitempty"`      // HTTPS only

@@ -28,6 +28,8 @@ type Conn struct {
 	Reused   bool // it has carried a whole exchange before
 	// Deadline is the read deadline that is set on the socket, kept so that drive need not set it anew each time.
 	Deadline time.Time
+	// WriteDeadline is the same for writes.
+	WriteDeadline time.Time
 	// KeepAlive is how long the backend said it keeps an idle connection, 0: it did not say.
 	KeepAlive time.Duration
 	// IO is drive's own state for the connection.

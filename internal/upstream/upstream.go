@@ -131,7 +131,6 @@ type Cluster struct {
 type list struct {
 	ready []*Endpoint // that take new requests: ready ones, else those that still serve while they terminate
 	all   []*Endpoint
-	total uint64 // sum of weights if they differ, else 0
 }
 
 // Settings returns what holds now.
