@@ -224,6 +224,10 @@ func (g *gatewayPass) acceptable(l *gatewayv1.Listener, path string) (reason, me
 		message = fmt.Sprintf("%d is not a port", l.Port)
 		g.fault(path+".port", "PortUnavailable", "", "%s", message)
 		return "PortUnavailable", message
+	case hostnameProblem(hostnameOf(l.Hostname)) != "":
+		message = fmt.Sprintf("%q %s", *l.Hostname, hostnameProblem(hostnameOf(l.Hostname)))
+		g.fault(path+".hostname", unsupportedValue, "", "%s", message)
+		return unsupportedValue, message
 	case l.Protocol == gatewayv1.HTTPProtocolType && l.TLS != nil:
 		g.warn(path+".tls", "", "use protocol HTTPS", "has no meaning for protocol HTTP")
 	case l.Protocol == gatewayv1.HTTPSProtocolType && l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode != gatewayv1.TLSModeTerminate:

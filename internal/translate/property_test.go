@@ -2,6 +2,8 @@ package translate_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +21,7 @@ func TestIncremental(t *testing.T) {
 	w := newWorld(t)
 	rapid.Check(t, func(t *rapid.T) {
 		store := objects.NewStore()
+		store.Apply(objects.Change{Upserts: decodeAll(w.tb, base)})
 		store.Apply(w.change(t, rapid.IntRange(0, 60).Draw(t, "at first")))
 		tr := translate.New(options())
 		last := tr.Update(store, nil)
@@ -118,5 +121,87 @@ func TestEverythingTouched(t *testing.T) {
 	again := tr.Update(store, nil)
 	if again.ConfigChanged || again.EndpointsChanged || again.SecretsChanged || again.Config != first.Config || again.Report != first.Report {
 		t.Errorf("nothing changed, but the result did: %+v", again)
+	}
+}
+
+// TestPartsChangeAlone: a rollout of pods, or a new certificate, leaves the configuration as it is.
+func TestPartsChangeAlone(t *testing.T) {
+	const shop = `apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  tls: [{hosts: [shop.example], secretName: shop-tls}]
+  rules: [{host: shop.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: shop}
+spec: {type: ExternalName, externalName: other.example}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: other, namespace: shop}
+spec: {defaultBackend: {service: {name: other, port: {number: 80}}}}
+`
+	const pods = `apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [%s]}]
+`
+	const certificate = `apiVersion: v1
+kind: Secret
+metadata: {name: shop-tls, namespace: shop}
+type: kubernetes.io/tls
+stringData: {tls.crt: PAIR, tls.key: PAIR}
+`
+	store := objects.NewStore()
+	tr := translate.New(options())
+	apply := func(text string) translate.Result {
+		t.Helper()
+		return tr.Update(store, store.Apply(objects.Change{Upserts: parse(t, text)}))
+	}
+	apply(builtins)
+	apply(shop)
+	apply(certificate)
+	first := apply(fmt.Sprintf(pods, "10.0.0.1"))
+	const web, other = "Service/shop/web/80", "Service/shop/other/80"
+	if got := first.Endpoints[web]; first.ConfigChanged || first.SecretsChanged || len(got) != 1 || got[0].Host != "10.0.0.1" {
+		t.Fatalf("new pods: %+v, want the endpoints alone", first)
+	}
+	second := apply(fmt.Sprintf(pods, "10.0.0.2"))
+	if second.Config != first.Config || second.Endpoints[web][0].Host != "10.0.0.2" || first.Endpoints[web][0].Host != "10.0.0.1" {
+		t.Errorf("other pods: %+v, want other endpoints and the same configuration", second)
+	}
+	if &second.Endpoints[other][0] != &first.Endpoints[other][0] {
+		t.Error("other pods of one cluster: the endpoints of another one are not the same slice")
+	}
+	third := apply(certificate) // another pair
+	if third.Config != first.Config || third.EndpointsChanged || !third.SecretsChanged || third.Report != second.Report {
+		t.Errorf("another pair: %+v, want the secrets alone", third)
+	}
+	if fourth := apply(strings.Replace(shop, "metadata: {name: web, namespace: shop}\nspec: {ports", "metadata: {name: web, namespace: shop, labels: {a: b}}\nspec: {ports", 1)); fourth.ConfigChanged || fourth.EndpointsChanged || fourth.SecretsChanged {
+		t.Errorf("a label: %+v, want nothing", fourth)
+	}
+	v := store.View(nil)
+	for _, c := range third.Config.Clusters {
+		if d := cmp.Diff(third.Endpoints[c.Key], translate.Endpoints(v, c)); d != "" {
+			t.Errorf("Endpoints(%s): -in the result +by itself:\n%s", c.Key, d)
+		}
+	}
+	set, pending := translate.Secrets(v, []string{"Secret/shop/shop-tls", "Secret/shop/none"})
+	if len(set) != 1 || len(pending) != 0 || set["Secret/shop/shop-tls"] != third.Secrets["Secret/shop/shop-tls"] {
+		t.Errorf("Secrets = %v, %v; want what the result has", set, pending)
+	}
+	s, _ := objects.Get[*objects.Secret](v, "shop", "shop-tls")
+	fifth := tr.Update(store, store.Apply(objects.Change{Upserts: []objects.Object{&objects.Secret{ObjectMeta: s.ObjectMeta, Pending: true}}}))
+	if d := cmp.Diff([]objects.Key{{Kind: "Secret", Namespace: "shop", Name: "shop-tls"}}, fifth.Pending); d != "" || len(fifth.Secrets) != 0 {
+		t.Errorf("Pending: -want +got:\n%s", d)
 	}
 }

@@ -20,6 +20,23 @@ type world struct {
 
 func newWorld(t testing.TB) *world { return &world{t, testPair(t)} }
 
+// base is there at first, so that what is drawn is soon connected.
+const base = `apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: c1}
+spec: {controllerName: gatehouse.dev/gateway}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: k1, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}
+spec: {controller: gatehouse.dev/ingress}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: g1, namespace: n1}
+spec: {gatewayClassName: c1, listeners: [{name: l1, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}
+`
+
 // change draws so many upserts and deletes.
 func (w *world) change(t *rapid.T, n int) objects.Change {
 	var c objects.Change
@@ -62,7 +79,7 @@ func some(t *rapid.T, what string, draw func() string) string {
 }
 
 func (w *world) object(t *rapid.T) objects.Object {
-	kinds := []func(*rapid.T) string{gatewayClass, gateway, httpRoute, httpRoute, ingressClass, ingress, ingress, service, slice, namespaceObject, grant,
+	kinds := []func(*rapid.T) string{gatewayClass, gateway, httpRoute, httpRoute, ingressClass, ingress, ingress, service, service, slice, slice, slice, namespaceObject, grant,
 		protection, protection, clientTraffic, gatewayParameters, backendObject, secretObject}
 	y := rapid.SampledFrom(kinds).Draw(t, "kind")(t)
 	o := decodeAll(w.tb, y)[0]
