@@ -101,13 +101,21 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	table, unmatched := route.Build(c.table, cfg, r.route)
 	c.table = table
 	c.version++
-	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{}}
+	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{},
+		Sockets: map[proxy.SocketKey]*proxy.Settings{}}
 	s.Release = func() { held.release(c.clusters) }
 	var out []diag.Fault
 	for _, l := range cfg.Listeners {
 		p := compileListener(l)
 		p.Counters = c.recorder.Listener(l.Key)
 		s.Listeners[l.Key] = p
+		if l.Client != nil {
+			k := proxy.SocketKey{Group: l.Group, Port: l.Port}
+			if s.Sockets[k] == nil {
+				s.Sockets[k] = &proxy.Settings{}
+			}
+			s.Sockets[k].Tighten(l.Client)
+		}
 	}
 	for _, f := range unmatched {
 		out = append(out, unmatchedFault(f))

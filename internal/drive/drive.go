@@ -58,6 +58,7 @@ type work struct {
 
 	d      *Driver
 	c      *listener.Conn
+	limits *limits
 	parser http1.Parser
 	reply  http1.Parser // for responses
 	in     []byte       // unread bytes from the client are in[r:w]
@@ -81,7 +82,6 @@ func (d *Driver) work() *work {
 	w, _ := d.works.Get().(*work)
 	if w == nil {
 		w = &work{d: d, out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
-		w.parser.Limits = d.Limits
 	}
 	return w
 }
@@ -89,7 +89,7 @@ func (d *Driver) work() *work {
 // free puts w back, unless a long head has made its buffers large.
 func (d *Driver) free(w *work) {
 	d.Give(w.in)
-	w.in, w.c, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, 0, 0, 0, 0
+	w.in, w.c, w.limits, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, nil, 0, 0, 0, 0
 	if cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {
 		return
 	}

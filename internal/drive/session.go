@@ -16,10 +16,42 @@ import (
 
 // session is one client connection. Between two requests it holds no buffer: work comes when bytes do.
 type session struct {
-	d    *Driver
-	c    *listener.Conn
-	info proxy.ConnInfo
-	w    *work
+	d      *Driver
+	c      *listener.Conn
+	info   proxy.ConnInfo
+	w      *work
+	limits limits
+	of     *proxy.Snapshot // that limits come from
+}
+
+// limits are what holds for a connection: the socket's settings, or the driver's defaults.
+type limits struct {
+	head                     http1.Limits
+	header, idle, streamIdle time.Duration
+}
+
+// refresh looks the limits up when the snapshot has changed.
+func (s *session) refresh() {
+	now := s.d.Edge.Snapshot()
+	if now == s.of {
+		return
+	}
+	s.of = now
+	s.limits = limits{head: s.d.Limits, header: s.d.Header, idle: s.d.Idle}
+	set := now.Sockets[proxy.SocketKey{Group: s.c.Group, Port: s.c.Port}]
+	if set == nil {
+		return
+	}
+	l := &s.limits
+	l.head = http1.Limits{RequestLine: set.RequestLine, HeaderBytes: set.HeaderBytes, HeaderCount: set.HeaderCount}
+	for _, x := range []struct {
+		to   *time.Duration
+		from *time.Duration
+	}{{&l.header, set.Header}, {&l.idle, set.Idle}, {&l.streamIdle, set.StreamIdle}} {
+		if x.from != nil {
+			*x.to = *x.from
+		}
+	}
 }
 
 // Serve carries the exchanges of one client connection until it ends, and closes it.
@@ -38,8 +70,9 @@ func (d *Driver) Serve(c *listener.Conn) {
 	s.info.Name = []byte(strings.ToLower(s.info.SNI))
 	s.info.PortText = proxy.AppendPort(nil, c.Port)
 	for {
+		s.refresh()
 		if s.w == nil {
-			if !c.Idle(time.Now(), d.Idle) {
+			if !c.Idle(time.Now(), s.limits.idle) {
 				return
 			}
 			buf, n, err := c.ReadPooled(d)
@@ -50,6 +83,7 @@ func (d *Driver) Serve(c *listener.Conn) {
 			s.w.c, s.w.in, s.w.w = c, buf, n
 			c.Busy()
 		}
+		s.w.limits = &s.limits
 		if !s.w.exchange(&s.info) {
 			d.free(s.w)
 			return
@@ -141,6 +175,7 @@ func (w *work) finish() {
 // readHead reads until the head of a request is there. false: the connection ends without an answer.
 func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 	w.parser.Reset()
+	w.parser.Limits = w.limits.head
 	w.c.WriteWithin(start, w.d.WriteStall)
 	for waited := false; ; waited = true {
 		n, h, fault := w.parser.ParseRequest(w.in[w.r:w.w], &w.Request)
@@ -163,7 +198,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 			w.grow()
 		}
 		if !waited {
-			w.c.ReadWithin(start, w.d.Header)
+			w.c.ReadWithin(start, w.limits.header)
 		}
 		k, err := w.c.Read(w.in[w.w:])
 		w.w += k

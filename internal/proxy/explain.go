@@ -22,9 +22,10 @@ type Explanation struct {
 	Why      string        `json:"listenerWhy,omitempty"`
 	Match    []string      `json:"match"` // how the route was found, a line each
 	Route    string        `json:"route,omitempty"`
-	Source   string        `json:"source,omitempty"` // object and field the route comes from
-	Phases   []PhaseResult `json:"phases,omitempty"` // of the steps that ran, in their order
-	Backend  string        `json:"backend,omitempty"`
+	Source   string        `json:"source,omitempty"`    // object and field the route comes from
+	Phases   []PhaseResult `json:"phases,omitempty"`    // of the steps that ran, in their order
+	Backend  string        `json:"backend,omitempty"`   // cluster that this request goes to
+	Shares   []string      `json:"shares,omitempty"`    // of several backends: "shop/web:80 90%"
 	Target   string        `json:"target,omitempty"`    // method and target that the backend gets
 	Host     string        `json:"host,omitempty"`      // Host that the backend gets
 	Endpoint []string      `json:"endpoints,omitempty"` // those that take requests
@@ -49,6 +50,8 @@ func (f *Flow) traced(s *Step, v policy.Verdict) {
 	}
 	p := PhaseResult{Phase: s.Phase.String(), Step: s.Config.Name, Verdict: "goes on", Source: s.Config.Source().String()}
 	switch {
+	case s.Handler.Request == nil:
+		p.Verdict = "acts on the response"
 	case v.Status != 0:
 		p.Verdict = fmt.Sprintf("answer %d", v.Status)
 		if v.Reason != "" {
@@ -108,10 +111,7 @@ func (x *Explanation) conclude(f *Flow, act Action) {
 	}
 	x.Listener = f.Listener
 	if f.backend != nil {
-		x.Backend = f.backend.Config.Cluster
-		if n := len(f.Matched.Backends); n > 1 {
-			x.Backend += fmt.Sprintf(" (weight %d of %d; one of %d, by chance)", f.backend.Weight, f.Matched.Total, n)
-		}
+		x.Backend, x.Shares = f.backend.Config.Cluster, shares(f.Matched)
 		if c := f.backend.Cluster; c != nil {
 			for _, e := range c.Endpoints() {
 				x.Endpoint = append(x.Endpoint, e.Text)
@@ -131,6 +131,21 @@ func (x *Explanation) conclude(f *Flow, act Action) {
 	x.Host = string(f.Request.Authority)
 }
 
+// shares tells how the requests of a route are divided, nothing if it has one backend.
+func shares(r *Route) (out []string) {
+	if len(r.Backends) < 2 {
+		return nil
+	}
+	for _, b := range r.Backends {
+		name := ir.ClusterText(b.Config.Cluster)
+		if b.Cluster == nil {
+			name = "answer 500"
+		}
+		out = append(out, fmt.Sprintf("%s %.3g%%", name, 100*float64(b.Weight)/float64(r.Total)))
+	}
+	return out
+}
+
 // explainMatch puts the route table's explanation into lines.
 func (x *Explanation) explainMatch(m route.Explanation) {
 	x.Why = m.ListenerWhy
@@ -140,7 +155,7 @@ func (x *Explanation) explainMatch(m route.Explanation) {
 	}
 	switch {
 	case m.Route == nil:
-		add("no route: %s", m.Why)
+		add("none: %s", m.Why)
 		if n := m.Nearest; n != nil && n.Route != nil {
 			add("nearest: %s (%s): %s", ir.MatchText(n.Route.Match), n.Route.Source, strings.Join(n.Failed, "; "))
 		}
@@ -168,9 +183,12 @@ func plural(n int, what string) string {
 // Print writes the explanation for people, in the order of an exchange's life.
 func (x *Explanation) Print(w io.Writer) {
 	line := func(format string, a ...any) { fmt.Fprintf(w, format+"\n", a...) }
-	if x.Listener == "" {
-		line("listener: none at %s takes this host", x.Site)
-	} else {
+	switch {
+	case x.Listener == "":
+		line("listener: none at %s", x.Site)
+	case x.Why != "" && x.Why != onlyListener:
+		line("listener: %s (%s)", x.Listener, x.Why)
+	default:
 		line("listener: %s", x.Listener)
 	}
 	for _, m := range x.Match {
@@ -179,26 +197,51 @@ func (x *Explanation) Print(w io.Writer) {
 	if x.Route != "" {
 		line("rule: %s", x.Source)
 	}
-	for _, p := range x.Phases {
-		line("%s: %s: %s (%s)", p.Phase, p.Step, p.Verdict, p.Source)
-	}
-	if x.Backend != "" {
-		line("backend: %s", x.Backend)
+	last := policy.TransformResponse.String()
+	x.printPhases(line, func(p string) bool { return p != last })
+	switch {
+	case len(x.Shares) > 0:
+		line("backend: %s; this one by chance, of %s", backendText(x.Backend), strings.Join(x.Shares, ", "))
+	case x.Backend != "":
+		line("backend: %s", backendText(x.Backend))
 	}
 	if x.Status != 0 {
-		s := fmt.Sprintf("answer: %d %s", x.Status, exchange.StatusText(x.Status))
-		if x.Reason != "" {
-			s += ", " + x.Reason
-		}
-		if x.Detail != "" {
-			s += ": " + x.Detail
-		}
-		line("%s", s)
-		if x.Location != "" {
-			line("location: %s", x.Location)
-		}
+		x.printAnswer(line)
 		return
 	}
 	line("endpoints: %s", strings.Join(x.Endpoint, ", "))
 	line("forward: %s, Host %s", x.Target, x.Host)
+	x.printPhases(line, func(p string) bool { return p == last })
+}
+
+// onlyListener is what route says of a listener that had no rival: nobody asks why.
+const onlyListener = "the only one"
+
+func backendText(cluster string) string {
+	if cluster == "" {
+		return "none"
+	}
+	return ir.ClusterText(cluster)
+}
+
+func (x *Explanation) printPhases(line func(string, ...any), wanted func(phase string) bool) {
+	for _, p := range x.Phases {
+		if wanted(p.Phase) {
+			line("%s: %s: %s (%s)", p.Phase, p.Step, p.Verdict, p.Source)
+		}
+	}
+}
+
+func (x *Explanation) printAnswer(line func(string, ...any)) {
+	s := fmt.Sprintf("answer: %d %s", x.Status, exchange.StatusText(x.Status))
+	if x.Reason != "" {
+		s += ", " + x.Reason
+	}
+	if x.Detail != "" {
+		s += ": " + x.Detail
+	}
+	line("%s", s)
+	if x.Location != "" {
+		line("location: %s", x.Location)
+	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -20,6 +21,47 @@ type Listener struct {
 	KeepEscapes, RejectEscapes bool
 	// KeepEmpty and MergeEmpty override whether empty path segments are merged; neither: on path-sensitive hosts.
 	KeepEmpty, MergeEmpty bool
+}
+
+// Settings are what holds for a socket's connections before the host of a request is known. Zero fields: the defaults. Of
+// several listeners on one socket the strictest value counts.
+type Settings struct {
+	RequestLine, HeaderBytes, HeaderCount int
+	Header, Idle, StreamIdle              *time.Duration // 0: without end
+}
+
+// SocketKey names the listeners that share a socket.
+type SocketKey struct {
+	Group string
+	Port  uint16
+}
+
+// Tighten takes over what is stricter in c.
+func (s *Settings) Tighten(c *ir.Client) {
+	s.RequestLine = lower(s.RequestLine, c.RequestLine)
+	s.HeaderBytes = lower(s.HeaderBytes, c.HeaderBytes)
+	s.HeaderCount = lower(s.HeaderCount, c.HeaderCount)
+	s.Header = sooner(s.Header, c.HeaderTimeout)
+	s.Idle = sooner(s.Idle, c.IdleTimeout)
+	s.StreamIdle = sooner(s.StreamIdle, c.StreamIdle)
+}
+
+func lower(a, b int) int {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func sooner(a *time.Duration, b *ir.Duration) *time.Duration {
+	if b == nil {
+		return a
+	}
+	d := time.Duration(*b)
+	if a == nil || *a == 0 || d != 0 && d < *a {
+		return &d
+	}
+	return a
 }
 
 // listen finds the site and the listener of the request's host, and who the client is.

@@ -20,7 +20,9 @@ type Snapshot struct {
 	Table   *route.Table[*Route]
 	// Listeners by key.
 	Listeners map[string]*Listener
-	Release   func() // gives back what the snapshot holds; called once, after its last exchange
+	// Sockets are the settings that differ from the defaults.
+	Sockets map[SocketKey]*Settings
+	Release func() // gives back what the snapshot holds; called once, after its last exchange
 
 	uses    [shards]shard
 	retired atomic.Bool
