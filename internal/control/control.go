@@ -53,12 +53,21 @@ func (l *Loop) Apply(c objects.Change, input []diag.Fault) {
 	first := l.first
 	l.first = false
 	l.input = input
+	var old *diag.Report
+	if v := l.view.Load(); v != nil {
+		old = v.Report
+	}
 	l.view.Store(&View{Report: r.Report, Input: input})
 	l.feed.Update(func(s *feed.State) (config, endpoints, secrets bool) {
 		s.Config, s.Endpoints, s.Secrets = r.Config, r.Endpoints, r.Secrets
 		return r.ConfigChanged || first, r.EndpointsChanged || first, r.SecretsChanged || first
 	})
-	l.tell(append(slices.Clone(input), r.Report.Faults()...))
+	l.tell(input)
+	for _, o := range r.Report.Since(old) {
+		if o != nil {
+			l.tell(o.Faults)
+		}
+	}
 }
 
 // View returns what was last concluded, nil before the first change.
