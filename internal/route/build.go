@@ -304,11 +304,14 @@ func (t *Table[V]) allFaults() []Fault {
 	if len(t.faults) == 0 {
 		return out
 	}
-	hosts := make([]*ir.Host, 0, len(t.faults))
-	for h := range t.faults {
-		hosts = append(hosts, h)
+	hosts := t.hosts
+	if !t.twice { // then their names order them, and the many without a fault need not be looked at
+		hosts = make([]*ir.Host, 0, len(t.faults))
+		for h := range t.faults {
+			hosts = append(hosts, h)
+		}
+		slices.SortFunc(hosts, compareHosts)
 	}
-	slices.SortFunc(hosts, compareHosts)
 	for _, h := range hosts {
 		out = append(out, t.faults[h]...)
 	}

@@ -311,29 +311,6 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// Describe is a match on one line: "exact /cart, POST, header x-canary=1, query v~[0-9]+".
-func Describe(m *ir.Match) string {
-	var b strings.Builder
-	b.WriteString(describePath(&m.Path))
-	if m.Method != "" {
-		b.WriteString(", " + m.Method)
-	}
-	field := func(what string, f ir.FieldMatch) {
-		sign := "="
-		if f.Regex {
-			sign = "~"
-		}
-		b.WriteString(", " + what + " " + f.Name + sign + f.Value)
-	}
-	for _, f := range m.Headers {
-		field("header", f)
-	}
-	for _, f := range m.Query {
-		field("query", f)
-	}
-	return b.String()
-}
-
 func describePath(p *ir.PathMatch) string {
 	return cmp.Or(p.Kind, ir.PathPrefix) + " " + cmp.Or(p.Value, "/")
 }
@@ -356,7 +333,7 @@ func (x Explanation) String() string {
 				fmt.Fprintf(&b, "  and %d more\n", len(t.Candidates)-shown)
 				break
 			}
-			fmt.Fprintf(&b, "  %d %s: %s\n", c.Index, Describe(&c.Route.Match), cmp.Or(strings.Join(c.Failed, "; "), "matches"))
+			fmt.Fprintf(&b, "  %d %s: %s\n", c.Index, ir.MatchText(c.Route.Match), cmp.Or(strings.Join(c.Failed, "; "), "matches"))
 		}
 		if len(t.Candidates) == 0 {
 			b.WriteString("  no path fits\n")
@@ -366,13 +343,13 @@ func (x Explanation) String() string {
 	case x.Route == nil:
 		fmt.Fprintf(&b, "no match: %s\n", x.Why)
 		if n := x.Nearest; n != nil {
-			fmt.Fprintf(&b, "nearest: %s on host %s (%s): %s\n", Describe(&n.Route.Match), cmp.Or(n.Host.Hostname, "*"), n.Route.Source,
+			fmt.Fprintf(&b, "nearest: %s on host %s (%s): %s\n", ir.MatchText(n.Route.Match), cmp.Or(n.Host.Hostname, "*"), n.Route.Source,
 				strings.Join(n.Failed, "; "))
 		}
 	case x.Next == nil:
-		fmt.Fprintf(&b, "%s wins: %s\n", Describe(&x.Route.Match), x.Why)
+		fmt.Fprintf(&b, "%s wins: %s\n", ir.MatchText(x.Route.Match), x.Why)
 	default:
-		fmt.Fprintf(&b, "%s wins over %s (%s)\n", Describe(&x.Route.Match), Describe(&x.Next.Match), x.Why)
+		fmt.Fprintf(&b, "%s wins over %s (%s)\n", ir.MatchText(x.Route.Match), ir.MatchText(x.Next.Match), x.Why)
 	}
 	return b.String()
 }

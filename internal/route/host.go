@@ -2,6 +2,7 @@ package route
 
 import (
 	"hash/maphash"
+	"math"
 	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -10,7 +11,6 @@ import (
 // host is the compiled form of one virtual host: a trie of path segments whose nodes name the routes that end there.
 type host[V any] struct {
 	trie    trie[V]
-	regex   int32 // first route with a regular expression for its path, chained by entry.next; -1: none
 	ir      *ir.Host
 	entries []entry[V] // by place in ir.Routes, which is the match order
 }
@@ -27,7 +27,7 @@ type entry[V any] struct {
 
 // compileHost makes the compiled form of h. Routes that cannot be matched as written are left out of the trie.
 func compileHost[V any](seed maphash.Seed, h *ir.Host, attach func(*ir.Host, *ir.Route) V) (*host[V], []Fault) {
-	c := &host[V]{ir: h, entries: make([]entry[V], len(h.Routes)), regex: -1}
+	c := &host[V]{ir: h, entries: make([]entry[V], len(h.Routes))}
 	var faults []Fault
 	if p := checkHostname(h); p != "" {
 		faults = append(faults, Fault{Host: h, Path: "hostname", Message: p})
@@ -56,7 +56,7 @@ func (c *host[V]) insert(s *sketch, i int32, p *ir.PathMatch) {
 	var head *int32
 	switch p.Kind {
 	case ir.PathRegex:
-		head = &c.regex
+		head = &s.nodes[0].exact
 	case ir.PathExact:
 		head = &s.descend(p.Value).exact
 	default:
@@ -69,10 +69,13 @@ func (c *host[V]) insert(s *sketch, i int32, p *ir.PathMatch) {
 // prefixOf is the path whose elements a prefix match asks for: without the one slash at its end that does not count.
 func prefixOf(p *ir.PathMatch) string { return strings.TrimSuffix(p.Value, "/") }
 
-// match returns the first route in order that matches, nil if none does. nodes are those of the host's trie.
+// none is behind every entry.
+const none = math.MaxInt32
+
+// match returns the first route in order that matches, nil if none does. nodes are those of the host's trie: as long as no
+// route on the way has conditions, nothing else of the host is read.
 func (c *host[V]) match(seed maphash.Seed, nodes []node[V], q *Query) (route *ir.Route, value V) {
-	none := int32(len(c.entries))
-	best := none
+	best := int32(none)
 	if at, whole := c.trie.deepest(seed, nodes, q.Path); at >= 0 {
 		n := &nodes[at]
 		if whole && n.exact >= 0 {
@@ -95,7 +98,7 @@ func (c *host[V]) match(seed maphash.Seed, nodes []node[V], q *Query) (route *ir
 			n = &nodes[at]
 		}
 	}
-	for i := c.regex; i >= 0 && i < best; i = c.entries[i].next {
+	for i := nodes[0].exact; i >= 0 && i < best; i = c.entries[i].next {
 		if e := &c.entries[i]; e.cond.path.Match(q.Path) && e.cond.hold(q) {
 			best, route = i, nil
 		}
@@ -109,6 +112,9 @@ func (c *host[V]) match(seed maphash.Seed, nodes []node[V], q *Query) (route *ir
 
 // first returns the first entry of a chain that comes before best and whose conditions hold, else best.
 func (c *host[V]) first(i, best int32, q *Query) int32 {
+	if i < 0 {
+		return best
+	}
 	for ; i >= 0 && i < best; i = c.entries[i].next {
 		if e := &c.entries[i]; e.cond == nil || e.cond.hold(q) {
 			return i

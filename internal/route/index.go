@@ -91,11 +91,11 @@ type index[V any] struct {
 	one, many uint64
 }
 
-// indexSlot is one host. The nodes of its trie stand here too, so that the memory of the host and that of the trie are asked
-// for at the same time.
+// indexSlot is one host. What most lookups need of it stands here too, so that they go straight to the nodes of its trie.
 type indexSlot[V any] struct {
 	hash  uint64
 	host  *host[V] // nil: free
+	ir    *ir.Host
 	nodes []node[V]
 }
 
@@ -149,7 +149,7 @@ func (x *index[V]) get(seed maphash.Seed, key hostKey) *host[V] {
 // put adds a host, in the place of one with its pattern if there is one. x.chunks must be x's own, its chunks need not.
 func (x *index[V]) put(seed maphash.Seed, h *host[V]) {
 	key := keyOf(h.ir)
-	s := indexSlot[V]{hash: key.hash(seed), host: h, nodes: h.trie.nodes}
+	s := indexSlot[V]{hash: key.hash(seed), host: h, ir: h.ir, nodes: h.trie.nodes}
 	switch key.kind {
 	case anyName:
 		x.any = s

@@ -113,11 +113,11 @@ func (s *Site[V]) Match(q *Query) Result[V] {
 	c := cursor{name: q.Host}
 	for h := l.hosts.next(s.seed, &c); h != nil; h = l.hosts.next(s.seed, &c) {
 		if r.Route, r.Value = h.host.match(s.seed, h.nodes, q); r.Route != nil {
-			r.Host = h.host.ir
+			r.Host = h.ir
 			return r
 		}
 		if r.Host == nil {
-			r.Host = h.host.ir
+			r.Host = h.ir
 		}
 	}
 	return r

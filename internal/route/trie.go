@@ -18,7 +18,7 @@ type trie[V any] struct {
 }
 
 // node is one path segment below its parent: 64 bytes if V is a pointer. The root's text and tag are the host's name and
-// the kind of its pattern.
+// the kind of its pattern, and its exact chain, which no path can reach, holds the routes with a regular expression for their path.
 type node[V any] struct {
 	tag           uint32 // of the hash, with tagSet; 0: this place is free
 	parent        int32
@@ -207,11 +207,11 @@ func layTrie[V any](s *sketch, key hostKey, entries []entry[V]) trie[V] {
 			t.setText(n, from.text)
 		}
 		n.prefix, n.exact, n.inner = from.prefix, from.exact, from.inner
-		if i := n.exact; i >= 0 && entries[i].cond == nil {
-			n.plain, n.route, n.value = plainExact, entries[i].route, entries[i].value
+		if at := n.exact; i > 0 && at >= 0 && entries[at].cond == nil {
+			n.plain, n.route, n.value = plainExact, entries[at].route, entries[at].value
 		}
-		if i := n.prefix; i >= 0 && entries[i].cond == nil {
-			n.plain, n.route, n.value = plainPrefix, entries[i].route, entries[i].value
+		if at := n.prefix; at >= 0 && entries[at].cond == nil {
+			n.plain, n.route, n.value = plainPrefix, entries[at].route, entries[at].value
 		}
 	}
 	return t
