@@ -29,8 +29,8 @@ type call struct {
 
 func commands() []command {
 	return []command{
-		{"run", "-f PATH[,PATH...]", "serve what the files say", runServe},
-		{"check", "-f PATH[,PATH...]", "tell every fault in the files; exit 1 if there is one", runCheck},
+		{"run", "-f PATH[,PATH...] [flags]", "serve what the files say, and follow their changes", runServe},
+		{"check", "-f PATH[,PATH...] [-o text|json]", "tell every fault in the files; exit 1 if there is one", runCheck},
 		{"routes", "-f PATH[,PATH...] [-o text|json]", "show the effective routes, in match order", runRoutes},
 		{"explain", "-f PATH[,PATH...] METHOD URL [-H 'Name: value']... [--from IP] [-o text|json]",
 			"tell what would happen to a request, and why", runExplain},
@@ -87,8 +87,7 @@ func dispatch(ctx context.Context, c *call) int {
 		c.help(c.stdout)
 		return 0
 	case errors.As(err, &u):
-		fmt.Fprintf(c.stderr, "gatehouse %s: %s\n", c.name, u.msg)
-		c.help(c.stderr)
+		fmt.Fprintf(c.stderr, "gatehouse %s: %s\nUsage: %s; -h shows the flags\n", c.name, u.msg, c.usage())
 		return exitUsage
 	case !errors.Is(err, errFound):
 		fmt.Fprintf(c.stderr, "gatehouse %s: %v\n", c.name, err)
@@ -105,23 +104,25 @@ func usage(w io.Writer) {
 	fmt.Fprint(w, "\ngatehouse COMMAND -h shows a command's flags.\n")
 }
 
+func (c *command) usage() string { return strings.TrimSpace("gatehouse " + c.name + " " + c.args) }
+
 func (c *call) help(w io.Writer) {
-	fmt.Fprintf(w, "Usage: gatehouse %s %s\n\n%s%s.\n", c.name, c.args, strings.ToUpper(c.short[:1]), c.short[1:])
+	fmt.Fprintf(w, "Usage: %s\n\n%s%s.\n", c.usage(), strings.ToUpper(c.short[:1]), c.short[1:])
 	first := true
 	c.flags.VisitAll(func(f *flag.Flag) {
 		if first {
 			fmt.Fprint(w, "\nFlags:\n")
 			first = false
 		}
-		dash := "--"
+		name := "--" + f.Name
 		if len(f.Name) == 1 {
-			dash = "-"
+			name = "-" + f.Name
 		}
 		def := ""
 		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
 			def = " (default " + f.DefValue + ")"
 		}
-		fmt.Fprintf(w, "  %s%-22s %s%s\n", dash, f.Name, f.Usage, def)
+		fmt.Fprintf(w, "  %-20s  %s%s\n", name, f.Usage, def)
 	})
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -53,7 +52,7 @@ func runExplain(ctx context.Context, c *call) error {
 	}
 	xs, err := explain(f.snapshot, q)
 	if err != nil {
-		return &usageError{err.Error()}
+		return err
 	}
 	if *o == "json" {
 		return writeJSON(c, xs)
@@ -74,23 +73,23 @@ func printExplanations(b *bytes.Buffer, xs []*proxy.Explanation) {
 }
 
 // explain answers for each listener group that the request may come to: those on the URL's port, or, if it names none, all
-// that speak its scheme; those that take it are preferred to those that do not.
+// that speak its scheme; those that have a route for it are preferred to those that do not.
 func explain(s *proxy.Snapshot, q question) ([]*proxy.Explanation, error) {
 	u, err := url.Parse(q.url)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("%q is not a URL such as http://example.com/api", q.url)
+		return nil, &usageError{fmt.Sprintf("%q is not a URL such as http://example.com/api", q.url)}
 	}
 	sites := sitesFor(s.Config, u)
 	if len(sites) == 0 {
-		return nil, fmt.Errorf("no listener speaks %s on port %s; listeners: %s", strings.ToUpper(u.Scheme), portText(u), listenersText(s.Config))
+		return nil, fmt.Errorf("no listener speaks %s on port %s; there are:%s", strings.ToUpper(u.Scheme), portText(u), listenersText(s.Config))
+	}
+	head, err := q.head(u)
+	if err != nil {
+		return nil, err
 	}
 	var all, found []*proxy.Explanation
 	for _, at := range sites {
-		r, err := q.request(u)
-		if err != nil {
-			return nil, err
-		}
-		x := proxy.Explain(s, at.group, at.port, u.Scheme == "https", netip.AddrPortFrom(q.from, 50000), r)
+		x := explainAt(s, at, u.Scheme == "https", q.from, head)
 		all = append(all, x)
 		if x.Route != "" {
 			found = append(found, x)
@@ -99,13 +98,32 @@ func explain(s *proxy.Snapshot, q question) ([]*proxy.Explanation, error) {
 	if len(found) > 0 {
 		return found, nil
 	}
-	return all[:1], nil
+	return all, nil
+}
+
+// explainAt parses the head as the edge would, because what it does not parse it answers by itself.
+func explainAt(s *proxy.Snapshot, at siteName, tls bool, from netip.Addr, head []byte) *proxy.Explanation {
+	var p http1.Parser
+	r := &exchange.Request{}
+	n, _, fault := p.ParseRequest(head, r)
+	if fault == nil && n == len(head) {
+		return proxy.Explain(s, at.group, at.port, tls, netip.AddrPortFrom(from, 50000), r)
+	}
+	x := &proxy.Explanation{Site: at.String(), Match: []string{"none: the request is refused before it is routed"}}
+	if fault != nil {
+		x.Status, x.Reason, x.Detail = fault.Status, fault.Reason, fault.Detail
+	} else {
+		x.Status, x.Reason, x.Detail = 400, "bad_request", "this is not one request"
+	}
+	return x
 }
 
 type siteName struct {
 	group string
 	port  uint16
 }
+
+func (n siteName) String() string { return fmt.Sprintf("%s port %d", n.group, n.port) }
 
 func sitesFor(c *ir.Config, u *url.URL) (out []siteName) {
 	protocol := ir.HTTP
@@ -142,18 +160,18 @@ func portText(u *url.URL) string {
 }
 
 func listenersText(c *ir.Config) string {
-	var out []string
+	var b strings.Builder
 	for _, l := range c.Listeners {
-		out = append(out, fmt.Sprintf("%s (%s, port %d)", l.Key, l.Protocol, l.Port))
+		fmt.Fprintf(&b, "\n  %s port %d, %s", l.Protocol, l.Port, l.Key)
 	}
-	if len(out) == 0 {
-		return "none"
+	if b.Len() == 0 {
+		return " none"
 	}
-	return strings.Join(out, ", ")
+	return b.String()
 }
 
-// request makes the head that a client would send and parses it as the edge would.
-func (q question) request(u *url.URL) (*exchange.Request, error) {
+// head is what a client would send.
+func (q question) head(u *url.URL) ([]byte, error) {
 	target := u.EscapedPath()
 	if raw := afterAuthority(q.url); raw != "" {
 		target = raw
@@ -167,7 +185,7 @@ func (q question) request(u *url.URL) (*exchange.Request, error) {
 	for _, h := range q.header {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok {
-			return nil, fmt.Errorf("-H %q: write 'Name: value'", h)
+			return nil, &usageError{fmt.Sprintf("-H is %q; write 'Name: value'", h)}
 		}
 		if strings.EqualFold(strings.TrimSpace(name), "Host") {
 			host = strings.TrimSpace(value)
@@ -176,16 +194,7 @@ func (q question) request(u *url.URL) (*exchange.Request, error) {
 		fmt.Fprintf(&b, "%s: %s\r\n", name, strings.TrimSpace(value))
 	}
 	fmt.Fprintf(&b, "Host: %s\r\n\r\n", host)
-	var p http1.Parser
-	r := &exchange.Request{}
-	n, _, fault := p.ParseRequest(b.Bytes(), r)
-	switch {
-	case fault != nil:
-		return nil, fmt.Errorf("the edge refuses this request: %d %s", fault.Status, fault.Error())
-	case n != b.Len():
-		return nil, errors.New("this is not one request")
-	}
-	return r, nil
+	return b.Bytes(), nil
 }
 
 // afterAuthority is the target as it was written, so that its spelling is explained, not what a URL library makes of it.

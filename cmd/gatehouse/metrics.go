@@ -28,7 +28,7 @@ func (p *process) metrics() {
 		r.Gauge("configuration_faults", "Faults in the configuration known now.", map[string]string{"severity": s.String()},
 			func() float64 { return float64(p.countFaults(s)) })
 	}
-	gauge("configuration_unread_files", "Files whose last good version is served because they cannot be read now.", p.unread)
+	gauge("configuration_unread_files", "Files that cannot be read, or not whole, now; what was read of them before is served.", p.unread)
 	for part, version := range map[string]func() uint64{
 		"config":    func() uint64 { a, _ := p.feed.Acked(); return a.ConfigVersion },
 		"endpoints": func() uint64 { a, _ := p.feed.Acked(); return a.EndpointsVersion },
@@ -48,7 +48,7 @@ func (p *process) countFaults(s diag.Severity) (n int) {
 	return n
 }
 
-// unread counts the files that manifest keeps the last good version of.
+// unread counts the files whose faults are of no object: what was read of them before is what is served.
 func (p *process) unread() float64 {
 	v := p.loop.View()
 	if v == nil {
@@ -56,7 +56,7 @@ func (p *process) unread() float64 {
 	}
 	files := map[string]bool{}
 	for _, f := range v.Input {
-		if f.Reason == "Unreadable" {
+		if f.File != "" && f.Object.Kind == "" && f.Severity == diag.Error {
 			files[f.File] = true
 		}
 	}

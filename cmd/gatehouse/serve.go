@@ -30,7 +30,7 @@ import (
 
 // Times of DESIGN.md, "Default limits".
 const (
-	drainGrace = 10 * time.Second // still accepting after SIGTERM, while load balancers learn of it
+	drainGrace = 10 * time.Second // --drain-grace: still accepting after SIGTERM, while load balancers learn of it
 	drainLimit = 40 * time.Second // for what is in flight then
 )
 
@@ -39,6 +39,7 @@ type serveFlags struct {
 	files                                       *list
 	ports                                       *ports
 	health, admin, token, access, format, level *string
+	grace                                       *time.Duration
 }
 
 // process is everything that runs.
@@ -62,6 +63,7 @@ func runServe(ctx context.Context, c *call) error {
 		access: c.flags.String("access-log", "off", "stdout, a file's path, or off"),
 		format: c.flags.String("access-log-format", "json", "json or text"),
 		level:  c.flags.String("log-level", "info", "debug, info, warn or error"),
+		grace:  c.flags.Duration("drain-grace", drainGrace, "how long connections are still taken after SIGTERM"),
 	}
 	rest, err := c.parse()
 	if err != nil {
@@ -87,6 +89,9 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	}
 	if err := oneOf("--access-log-format", *f.format, "json", "text"); err != nil {
 		return nil, err
+	}
+	if *f.grace < 0 {
+		return nil, &usageError{fmt.Sprintf("--drain-grace is %s; write 0s or more", *f.grace)}
 	}
 	opt, err := f.ports.options()
 	if err != nil {
@@ -154,13 +159,11 @@ func (p *process) run(ctx context.Context) error {
 			return err
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				if err := p.recorder.Reopen(); err != nil {
-					p.log.Error("access log not reopened", "err", err)
-				}
+				p.reopen()
 				continue
 			}
 			if s == syscall.SIGTERM {
-				grace = drainGrace
+				grace = *p.flags.grace
 			}
 			waiting = false
 		}
@@ -175,10 +178,17 @@ func (p *process) drain(grace time.Duration, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace+drainLimit)
 	defer cancel()
 	go func() {
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
+		for {
+			select {
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					cancel()
+					return
+				}
+				p.reopen()
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	if n := p.edge.Drain(ctx, grace); n > 0 {
@@ -186,6 +196,13 @@ func (p *process) drain(grace time.Duration, signals <-chan os.Signal) error {
 	}
 	p.log.Info("stopped")
 	return nil
+}
+
+// reopen lets a log that was moved away go on in a new file.
+func (p *process) reopen() {
+	if err := p.recorder.Reopen(); err != nil {
+		p.log.Error("access log not reopened", "err", err)
+	}
 }
 
 // announce says when and where the edge first serves.

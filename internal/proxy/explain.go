@@ -185,7 +185,7 @@ func (x *Explanation) Print(w io.Writer) {
 	line := func(format string, a ...any) { fmt.Fprintf(w, format+"\n", a...) }
 	switch {
 	case x.Listener == "":
-		line("listener: none at %s", x.Site)
+		line("listener: none chosen at %s", x.Site)
 	case x.Why != "" && x.Why != onlyListener:
 		line("listener: %s (%s)", x.Listener, x.Why)
 	default:
