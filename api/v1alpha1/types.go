@@ -80,8 +80,8 @@ type ProtectionPolicy struct {
 
 // ProtectionPolicySpec attaches one bundle, as defaults or as overrides (GEP-713): exactly one of the two.
 type ProtectionPolicySpec struct {
-	// TargetRefs name what the policy is attached to.
-	TargetRefs []TargetRef `json:"targetRefs"`
+	// TargetRefs name what the policy is attached to. None: it holds only for the rules that name it in an ExtensionRef filter.
+	TargetRefs []TargetRef `json:"targetRefs,omitempty"`
 	// Defaults hold where nothing nearer to the route says otherwise.
 	Defaults *Protection `json:"defaults,omitempty"`
 	// Overrides hold whatever nearer policies say.

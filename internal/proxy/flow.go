@@ -240,11 +240,8 @@ func (f *Flow) head() Action {
 // misdirected reports whether the handshake was made for another listener than the one the request belongs to: its
 // certificate, and later its client certificate, would say nothing about this host (RFC 9110 section 15.5.20).
 func (f *Flow) misdirected() bool {
-	if f.listener == nil || len(f.snapshot.Listeners) < 3 {
-		return false
-	}
 	l := f.site.Listener(f.conn.Name)
-	return l != nil && l != f.listener.Config
+	return l != nil && f.listener != nil && l != f.listener.Config
 }
 
 // advance runs the steps that have not run yet, then chooses a backend, until something has to be done outside.
