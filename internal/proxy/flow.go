@@ -82,7 +82,7 @@ type Flow struct {
 	snapshot  *Snapshot
 	shard     uint32
 	site      *route.Site[*Route]
-	siteOf    *Snapshot
+	siteOf    siteOf
 	conn      *ConnInfo
 	query     route.Query
 	backend   *Backend

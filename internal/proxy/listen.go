@@ -64,11 +64,18 @@ func sooner(a *time.Duration, b *ir.Duration) *time.Duration {
 	return a
 }
 
+// siteOf is what a site belongs to: a Flow serves connections of all listeners, one after the other.
+type siteOf struct {
+	snapshot *Snapshot
+	group    string
+	port     uint16
+}
+
 // listen finds the site and the listener of the request's host, and who the client is.
 func (f *Flow) listen() *Listener {
 	s := f.snapshot
-	if f.siteOf != s {
-		f.site, f.siteOf = s.Table.Site(f.conn.Group, f.conn.Port), s
+	if of := (siteOf{s, f.conn.Group, f.conn.Port}); f.siteOf != of {
+		f.site, f.siteOf = s.Table.Site(of.group, of.port), of
 	}
 	if f.site == nil {
 		return nil
