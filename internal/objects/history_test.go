@@ -94,7 +94,7 @@ func readers() []reader {
 func TestTouchedReadsAreExactlyEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, now := objects.NewStore(), map[objects.Key]objects.Object{}
-		answers := map[objects.Read]any{}
+		var answers map[objects.Read]any
 		ask := func(s *objects.Store) map[objects.Read]any {
 			out := map[objects.Read]any{}
 			for _, ask := range readers() {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,7 +60,6 @@ type Recorder struct {
 	routes    map[string]*Route
 	restL     *Listener
 	restR     *Route
-	badLog    atomic.Bool
 }
 
 // New opens the access log. Close it.
