@@ -24,6 +24,8 @@ import (
 const (
 	retryEvery   = time.Second // for binds that failed
 	fallbackPort = 10000       // added to a port below 1024 that may not be bound
+	// abortTime is how long Drain waits for those whose connections it closed: one that waits for a backend may notice late.
+	abortTime = 200 * time.Millisecond
 )
 
 // Options of a Set.
@@ -268,7 +270,10 @@ func (s *Set) Drain(ctx context.Context, grace time.Duration) int {
 	for _, k := range sockets {
 		n += k.abort()
 	}
-	<-done
+	select {
+	case <-done:
+	case <-time.After(abortTime):
+	}
 	return n
 }
 

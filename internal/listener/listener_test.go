@@ -323,11 +323,12 @@ func TestDrainLosesNothingInFlight(t *testing.T) {
 }
 
 func TestDrainCutsWhatDoesNotEnd(t *testing.T) {
-	stuck := make(chan struct{})
+	stuck, backend := make(chan struct{}), make(chan struct{})
 	s := newSet(t, Options{Serve: func(c *Conn) {
 		c.Busy()
 		close(stuck)
 		_, _ = c.Read(make([]byte, 1)) // until it is closed
+		<-backend                      // which nobody waits for
 	}})
 	s.Start()
 	dial(t, apply(t, s, on(loopback, 0, "g")))
@@ -337,6 +338,7 @@ func TestDrainCutsWhatDoesNotEnd(t *testing.T) {
 	if n := s.Drain(ctx, time.Hour); n != 1 {
 		t.Errorf("Drain = %d, want 1 connection cut", n)
 	}
+	close(backend)
 }
 
 // A request that arrived in the moment its connection was told to stop is still read.
