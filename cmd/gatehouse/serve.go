@@ -131,6 +131,7 @@ func (p *process) run(ctx context.Context) error {
 	defer signal.Stop(signals)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
+	defer p.servers.Wait()
 	defer wg.Wait()
 	defer stop()
 	if err := p.serveAdmin(background); err != nil {
@@ -191,7 +192,10 @@ func (p *process) drain(grace time.Duration, signals <-chan os.Signal) error {
 			}
 		}
 	}()
-	if n := p.edge.Drain(ctx, grace); n > 0 {
+	switch n := p.edge.Drain(ctx, grace); {
+	case n == 1:
+		return errors.New("1 connection had to be closed before it was done")
+	case n > 1:
 		return fmt.Errorf("%d connections had to be closed before they were done", n)
 	}
 	p.log.Info("stopped")
