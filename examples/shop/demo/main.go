@@ -7,15 +7,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
 
 const health = "127.0.0.1:9902"
+
+// addresses are what the demo and the files of examples/shop listen on.
+func addresses() []string {
+	return []string{"127.0.0.1:8000", "127.0.0.1:8080", "127.0.0.1:8443", "127.0.0.1:8444", "127.0.0.1:9101", "127.0.0.1:9102", "127.0.0.1:9103",
+		"127.0.0.1:9901", health}
+}
+
+// inUse tells of every address that somebody else listens on: what one tries would ask them.
+func inUse(addresses []string) error {
+	var busy []string
+	for _, a := range addresses {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			busy = append(busy, a)
+			continue
+		}
+		l.Close()
+	}
+	if len(busy) > 0 {
+		return fmt.Errorf("in use by another program: %s; end it and try again", strings.Join(busy, ", "))
+	}
+	return nil
+}
 
 const try = `
 The shop is open. Try, in another terminal:
@@ -36,7 +61,11 @@ Edit a file in examples/shop: the change is live at once. Ctrl-C ends it.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout); err != nil {
+	err := inUse(addresses())
+	if err == nil {
+		err = run(ctx, os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
