@@ -154,7 +154,11 @@ func (s *Set) bindMissing() bool {
 		}
 		s.live[w.Bind] = k
 		up = true
-		s.opt.Log.Info("socket bound", "bind", bindText(w.Bind), "address", k.ln.Addr().String(), "note", k.note)
+		bound := []any{"address", k.ln.Addr().String()}
+		if k.note != "" {
+			bound = append(bound, "note", k.note)
+		}
+		s.opt.Log.Info("socket bound", bound...)
 		if s.started {
 			go k.accept()
 		}
