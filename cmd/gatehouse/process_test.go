@@ -28,16 +28,16 @@ const patience = 20 * time.Second
 
 // server is a real gatehouse process on a copy of examples/shop, with backends in the test.
 type server struct {
-	t                    *testing.T
-	dir                  string // the manifests
-	httpPort, httpsPort  string // of the IngressClass
-	gateway, gatewayTLS  string // ports of the Gateway
-	health, admin        string // addresses
-	web, api, canary     *backend
-	cmd                  *exec.Cmd
-	stdout, stderr       output
-	ended                chan struct{} // closed when the process is gone; then code is its exit code
-	code                 int
+	t                   *testing.T
+	dir                 string // the manifests
+	httpPort, httpsPort string // of the IngressClass
+	gateway, gatewayTLS string // ports of the Gateway
+	health, admin       string // addresses
+	web, api, canary    *backend
+	cmd                 *exec.Cmd
+	stdout, stderr      output
+	ended               chan struct{} // closed when the process is gone; then code is its exit code
+	code                int
 }
 
 // output is what a process has written so far.

@@ -109,7 +109,9 @@ func TestBrokenFile(t *testing.T) {
 		t.Errorf("the log does not name the broken file:\n%s", log)
 	}
 	_, body := s.fetch(s.admin, "/debug/config")
-	var config struct{ Faults []struct{ File, Message string } }
+	var config struct {
+		Faults []struct{ File, Message string }
+	}
 	if err := json.Unmarshal([]byte(body), &config); err != nil {
 		t.Fatalf("/debug/config: %v", err)
 	}

@@ -214,13 +214,13 @@ func (p *process) announce(ctx context.Context) {
 	for {
 		a, changed := p.feed.Acked()
 		if a.ConfigVersion > 0 {
-			var bound []string
-			for k, l := range a.Listeners {
+			bound := 0
+			for _, l := range a.Listeners {
 				if l.Bound != "" {
-					bound = append(bound, k+" on "+l.Bound)
+					bound++
 				}
 			}
-			p.log.Info("ready", "listeners", len(a.Listeners), "bound", len(bound), "faults", len(p.loop.Faults()))
+			p.log.Info("ready", "listeners", len(a.Listeners), "bound", bound, "faults", len(p.loop.Faults()))
 			return
 		}
 		select {
