@@ -30,6 +30,8 @@ demo: build ## Run Gatehouse on examples/shop with sample backends, until Ctrl-C
 test: ## Run all tests; needs only Go (ARGS='-run Name' to choose)
 	@test -n '$(RACE)' || echo 'no C compiler: the tests run without the race detector'
 	$(GO) test $(RACE) $(ARGS) -json ./... | $(GO) -C tools run ./testlog
+	@# The race detector allocates: what is held to a number of allocations runs without it too.
+	$(GO) test -run Alloc -json ./internal/... | $(GO) -C tools run ./testlog
 	@for m in $(NESTED); do echo "module $$m"; \
 	  (cd $$m && $(GO) test $(RACE) $(ARGS) -json ./...) | $(GO) -C tools run ./testlog; done
 
