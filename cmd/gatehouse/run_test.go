@@ -123,6 +123,7 @@ func TestBrokenFile(t *testing.T) {
 	}
 	s.write("ingress.yaml", strings.Replace(string(good), "path: /api", "path: /mended", 1))
 	s.eventually("the mended file is live", func() bool { return s.get(request{port: s.httpPort, path: "/mended"}).body == "api /mended" })
+	s.eventually("the log says so", func() bool { return strings.Contains(s.stderr.String(), `msg="change is live" version=2 faults=0`) })
 	if v := s.metric("gatehouse_configuration_unread_files"); v != "0" {
 		t.Errorf("after it was mended %s files are unread, want 0", v)
 	}

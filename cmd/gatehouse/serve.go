@@ -209,11 +209,14 @@ func (p *process) reopen() {
 	}
 }
 
-// announce says when and where the edge first serves.
+// announce says when the edge first serves, and when it serves something else.
 func (p *process) announce(ctx context.Context) {
+	live := uint64(0)
 	for {
 		a, changed := p.feed.Acked()
-		if a.ConfigVersion > 0 {
+		switch {
+		case a.ConfigVersion == live:
+		case live == 0:
 			bound := 0
 			for _, l := range a.Listeners {
 				if l.Bound != "" {
@@ -221,8 +224,10 @@ func (p *process) announce(ctx context.Context) {
 				}
 			}
 			p.log.Info("ready", "listeners", len(a.Listeners), "bound", bound, "faults", len(p.loop.Faults()))
-			return
+		default:
+			p.log.Info("change is live", "version", a.ConfigVersion, "faults", len(p.loop.Faults()))
 		}
+		live = a.ConfigVersion
 		select {
 		case <-ctx.Done():
 			return
