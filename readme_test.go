@@ -42,19 +42,23 @@ func TestSession(t *testing.T) {
 	}
 }
 
-// TestReadme runs the README's session with programs built from this tree and compares what they print. Only ports differ, so that
-// the test needs none that others may have.
+// TestReadme runs the sessions of the README and of the first five minutes with programs built from this tree and compares what
+// they print. Only ports differ, so that the test needs none that others may have.
 func TestReadme(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the session is for a POSIX shell")
 	}
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	steps := session(string(readme))
-	if len(steps) < 2 {
-		t.Fatalf("README.md has a session of %d commands", len(steps))
+	var steps []exchange
+	for _, p := range []string{"README.md", "docs/start/README.md"} {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := session(string(b))
+		if s[0].command == "" {
+			t.Fatalf("%s has no session", p)
+		}
+		steps = append(steps, s...)
 	}
 	dir := t.TempDir()
 	for _, p := range []string{"bin/gatehouse ./cmd/gatehouse", "bin/shop-backend ./examples/shop/backend"} {
@@ -78,7 +82,7 @@ func TestReadme(t *testing.T) {
 		c.Dir = dir
 		out, err := c.CombinedOutput()
 		if d := cmp.Diff(s.output, string(out)); d != "" || err != nil {
-			t.Errorf("$ %s\n%v (-README +real):\n%s", s.command, err, d)
+			t.Errorf("$ %s\n%v (-page +real):\n%s", s.command, err, d)
 		}
 	}
 }
