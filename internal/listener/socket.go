@@ -53,7 +53,11 @@ func Sockets(ls []*ir.Listener, stores map[string]*cert.Store) (wanted []Socket,
 			}
 			if o.Group != l.Group || o.Port != l.Port || (o.Protocol == ir.HTTPS) != (l.Protocol == ir.HTTPS) {
 				st := refused[l.Key]
-				st.Problem = join(st.Problem, fmt.Sprintf("%s is taken by %s, which is older", bindText(b), o.Source.Object()))
+				why := "is older"
+				if !o.Created.Before(l.Created) {
+					why = "comes first by name"
+				}
+				st.Problem = join(st.Problem, fmt.Sprintf("%s is taken by %s, which %s", bindText(b), o.Source.Object(), why))
 				refused[l.Key] = st
 				continue
 			}
