@@ -16,6 +16,8 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/cert"
 	"github.com/gatehouse-io/gatehouse/internal/compile"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/manifest"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 	"github.com/gatehouse-io/gatehouse/internal/policy/builtin"
@@ -103,7 +105,7 @@ func load(ctx context.Context, paths []string, o translate.Options) (*offline, e
 		c := f.clusters.Acquire(k.Key)
 		resolver.Apply(ctx, c, f.result.Endpoints[k.Key])
 	}
-	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result))
+	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners))
 	manifest.Locate(paths, f.faults)
 	diag.SortFaults(f.faults)
 	f.faults = slices.Compact(f.faults)
@@ -129,6 +131,18 @@ func certificateFaults(r *translate.Result) (out []diag.Fault) {
 		if _, err := cert.Backend(c.TLS, r.Secrets); err != nil {
 			out = append(out, diag.Fault{Object: diag.Ref{Kind: c.Source.Kind, Namespace: c.Source.Namespace, Name: c.Source.Name},
 				Path: c.Source.Field, Message: err.Error(), Reason: "InvalidTLS"})
+		}
+	}
+	return out
+}
+
+// bindFaults are the listeners that will not serve because another one has their address and port.
+func bindFaults(ls []*ir.Listener) (out []diag.Fault) {
+	_, refused := listener.Sockets(ls, nil)
+	for _, l := range ls {
+		if st, ok := refused[l.Key]; ok {
+			out = append(out, diag.Fault{Object: diag.Ref{Kind: l.Source.Kind, Namespace: l.Source.Namespace, Name: l.Source.Name},
+				Path: l.Source.Field, Message: "does not serve: " + st.Problem, Hint: "give one of the two another port or address", Reason: "PortUnavailable"})
 		}
 	}
 	return out
