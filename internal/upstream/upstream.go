@@ -117,6 +117,15 @@ func (s *Set) Sweep(now time.Time) {
 	}
 }
 
+// CloseIdle closes every connection that is not in use. The edge calls it at its end.
+func (s *Set) CloseIdle() {
+	for _, c := range s.All() {
+		for _, e := range c.list.Load().all {
+			e.closeIdle()
+		}
+	}
+}
+
 // Cluster is a set of endpoints that answer alike.
 type Cluster struct {
 	Key      string
@@ -169,7 +178,7 @@ func (c *Cluster) SetEndpoints(rs []Resolved) {
 	weighted := false
 	seen := map[netip.AddrPort]bool{}
 	var serving []*Endpoint
-	for _, r := range rs {
+	for _, r := range bestFirst(rs) {
 		if seen[r.Addr] {
 			continue
 		}
@@ -202,6 +211,26 @@ func (c *Cluster) SetEndpoints(rs []Resolved) {
 		e.left.Store(true)
 		e.closeIdle()
 	}
+}
+
+// bestFirst puts ready entries before the others, in their order otherwise: an address that is named twice, as while an
+// endpoint moves from one EndpointSlice to another, counts as the better of the two.
+func bestFirst(rs []Resolved) []Resolved {
+	rank := func(r Resolved) int {
+		switch {
+		case r.Ready:
+			return 0
+		case r.Serving:
+			return 1
+		}
+		return 2
+	}
+	if slices.IsSortedFunc(rs, func(a, b Resolved) int { return cmp.Compare(rank(a), rank(b)) }) {
+		return rs
+	}
+	rs = slices.Clone(rs)
+	slices.SortStableFunc(rs, func(a, b Resolved) int { return cmp.Compare(rank(a), rank(b)) })
+	return rs
 }
 
 // expand repeats endpoints by weight in the ready list, so that picking stays one index.
@@ -262,6 +291,9 @@ func pickLeast(es []*Endpoint, avoid *Endpoint) *Endpoint {
 		j++
 	}
 	a, b := es[i], es[j]
+	if a == avoid && b == avoid { // one endpoint twice, by its weight
+		return firstOther(es, i, avoid)
+	}
 	if a == avoid {
 		return b
 	}
@@ -269,4 +301,15 @@ func pickLeast(es []*Endpoint, avoid *Endpoint) *Endpoint {
 		return b
 	}
 	return a
+}
+
+// firstOther returns the first endpoint from i on, around the end, that is not avoid; avoid if there is no other.
+func firstOther(es []*Endpoint, i uint64, avoid *Endpoint) *Endpoint {
+	n := uint64(len(es))
+	for k := range n {
+		if e := es[(i+k)%n]; e != avoid {
+			return e
+		}
+	}
+	return avoid
 }
