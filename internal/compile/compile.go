@@ -262,7 +262,10 @@ func (r *run) note(s *ir.Step, err error) {
 		var p *diag.Problem
 		if errors.As(e, &p) {
 			f.Message, f.Hint = p.Msg, p.Hint
-			if p.Path != "" {
+			switch {
+			case f.Path == "":
+				f.Path = p.Path
+			case p.Path != "":
 				f.Path += "." + p.Path
 			}
 		}
@@ -302,6 +305,10 @@ func guards(r *ir.Route) string {
 		if ph, ok := policy.ParsePhase(s.Phase); ok && ph <= policy.Limit {
 			b = append(b, s.Name...)
 			b = append(b, s.Spec...)
+			for _, path := range slices.Sorted(maps.Keys(s.Refs)) { // "keys" of one namespace are not those of another
+				b = append(b, path...)
+				b = append(b, s.Refs[path]...)
+			}
 		}
 	}
 	return string(b)
