@@ -4,6 +4,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -34,6 +35,8 @@ type Options struct {
 	Log      *slog.Logger
 	Allow    func(netip.Addr) bool // which backend addresses may be dialled; nil: all
 	Lookup   upstream.Lookup
+	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
+	BodyWindow time.Duration
 }
 
 // Edge is a data side.
@@ -84,7 +87,7 @@ func New(o Options) *Edge {
 	e.proxy = proxy.NewEdge(o.Recorder)
 	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime, WriteStall: writeStall,
-		BodyRate: bodyRate, BodyWindow: bodyWindow}
+		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow)}
 	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Changed: func() {
 		select {
 		case e.rebound <- struct{}{}:
@@ -283,7 +286,8 @@ func (e *Edge) Listeners() *listener.Set { return e.listeners }
 func (e *Edge) Clusters() *upstream.Set { return e.clusters }
 
 // Drain ends serving without losing what is in flight: for grace new connections are still taken, then those in use may
-// finish until ctx ends. It returns how many did not.
+// finish until ctx ends. Then the idle connections to backends are closed. It returns how many exchanges did not finish.
 func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
+	defer e.clusters.CloseIdle()
 	return e.listeners.Drain(ctx, grace)
 }

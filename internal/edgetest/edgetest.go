@@ -44,6 +44,7 @@ type Options struct {
 	Config   *ir.Config          // without listeners: its hosts name the listener "test"
 	Clusters map[string][]string // cluster key -> addresses
 	Secrets  secret.Set
+	Edge     func(*edge.Options) // changes the edge's own options
 }
 
 // New starts an edge and waits until it serves. It ends with the test.
@@ -55,8 +56,12 @@ func New(t testing.TB, o Options) *Rig {
 		t.Fatal(err)
 	}
 	r := &Rig{T: t, Feed: &feed.Memory{}, Recorder: rec, Log: lines}
-	r.Edge = edge.New(edge.Options{Feed: r.Feed, Steps: o.Steps, Recorder: rec, Log: slog.New(slog.DiscardHandler),
-		Lookup: net.DefaultResolver.LookupNetIP})
+	eo := edge.Options{Feed: r.Feed, Steps: o.Steps, Recorder: rec, Log: slog.New(slog.DiscardHandler),
+		Lookup: net.DefaultResolver.LookupNetIP}
+	if o.Edge != nil {
+		o.Edge(&eo)
+	}
+	r.Edge = edge.New(eo)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -71,7 +76,7 @@ func New(t testing.TB, o Options) *Rig {
 		r.Edge.Drain(stop, 0)
 		_ = rec.Close()
 	})
-	port := freePort(t)
+	port := FreePort(t)
 	l := &ir.Listener{Key: "test", Group: "Test", Port: port, Protocol: ir.HTTP, Source: ir.Source{Kind: "Gateway", Namespace: "test", Name: "test"},
 		Binds: []ir.Bind{{Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: port}}}
 	if o.Listener != nil {
@@ -119,8 +124,8 @@ func (r *Rig) Publish(c *ir.Config, clusters map[string][]string, secrets secret
 	}
 }
 
-// freePort returns a port that was free a moment ago.
-func freePort(t testing.TB) uint16 {
+// FreePort returns a port that was free a moment ago.
+func FreePort(t testing.TB) uint16 {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
