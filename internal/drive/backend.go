@@ -29,6 +29,7 @@ func (w *work) connect() proxy.Action {
 
 func (w *work) connectNew() proxy.Action {
 	c, err := w.d.dial(w)
+	w.from = time.Now()
 	if err != nil {
 		w.Problem = err.Error()
 		w.Timeout = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
@@ -171,7 +172,7 @@ func (w *work) send() proxy.Action {
 // roundTrip sends a request that is at hand and waits for the first bytes of its response.
 func (w *work) roundTrip(x *wire) proxy.Action {
 	first := w.firstByte()
-	w.setDeadline(w.Start, w.Start, first)
+	w.setDeadline(w.from, w.from, first)
 	err := x.roundTrip(w.out, w.ub, w.Reused)
 	if x.stale {
 		return w.replace()
@@ -195,7 +196,7 @@ func (w *work) roundTrip(x *wire) proxy.Action {
 		return w.failed(err)
 	default:
 		w.up.Deadline = time.Time{}
-		if a, ended := w.waited(time.Now(), w.Start, first); ended {
+		if a, ended := w.waited(time.Now(), w.from, first); ended {
 			return a
 		}
 	}
@@ -242,7 +243,7 @@ func (w *work) step(e proxy.Event) proxy.Action {
 
 // readResponse reads until a final response's head is there and passes interim responses on.
 func (w *work) readResponse() proxy.Action {
-	sent := w.Start
+	sent := w.from
 	first := w.firstByte()
 	w.reply.Reset()
 	interims := 0

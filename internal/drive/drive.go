@@ -74,6 +74,7 @@ type work struct {
 	uhead   http1.Head
 	ubody   backendBody
 	expires time.Time  // the route's limit on the exchange, zero: none
+	from    time.Time  // when the backend's time begins: the request's start, or the end of the last wait
 	half    time.Time  // since when the client is known to send no more
 	mu      sync.Mutex // for the flow's hooks, while a pump runs
 }

@@ -205,3 +205,43 @@ func TestStepRefusesStreamingBody(t *testing.T) {
 		t.Errorf("Done ran %d times, want 1", done.Load())
 	}
 }
+
+// TestBufferingDoesNotBlindWatchers: a step that watches bytes sees them also where another one wants the whole body.
+func TestBufferingDoesNotBlindWatchers(t *testing.T) {
+	whole := policy.Handler{Body: 100, ResponseBody: 100}
+	watch := func(limit int) policy.Handler {
+		return policy.Handler{
+			KeepsLength: true,
+			RequestData: func(_ *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
+				if len(p) > limit {
+					return nil, policy.Verdict{Status: 413, Reason: "body_too_large"}
+				}
+				return p, policy.Verdict{}
+			},
+			ResponseData: func(_ *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
+				if len(p) > limit {
+					return nil, policy.Verdict{Status: 502, Reason: "response_too_large"}
+				}
+				return p, policy.Verdict{}
+			},
+		}
+	}
+	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.URL.Path[1:])
+	}))
+	c := one(t, b, with(whole, watch(4))).Dial()
+	for _, x := range []struct {
+		request string
+		status  int
+	}{
+		{"POST /four HTTP/1.1\nHost: a\nContent-Length: 4\n\nbody", 200},
+		{"GET /fiver HTTP/1.1\nHost: a\n\n", 502},
+		{"POST /four HTTP/1.1\nHost: a\nContent-Length: 5\n\nbodyx", 413},
+	} {
+		c.Send(x.request)
+		if res, body := c.Read("POST"); res.StatusCode != x.status {
+			t.Errorf("%.20q: got %d %q, want %d", x.request, res.StatusCode, body, x.status)
+		}
+	}
+}

@@ -207,7 +207,7 @@ func (w *work) bufferRequest() proxy.Action {
 		body = append(body, p...)
 		w.body.Take(len(p))
 		if end {
-			w.Request.Body = body
+			w.Request.Body, w.from = body, time.Now()
 			return w.Step(proxy.EventBody)
 		}
 	}

@@ -132,6 +132,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		return false
 	}
 	defer w.finish()
+	w.from = now
 	act, ok := w.readHead(now)
 	if !ok {
 		return false
@@ -233,6 +234,7 @@ func (w *work) wait() proxy.Action {
 		defer cancel()
 	}
 	w.Resume = w.Verdict.Wait(ctx)
+	w.from = time.Now()
 	if gone, _ := w.c.Gone(); gone {
 		return w.Step(proxy.EventClientGone)
 	}

@@ -279,6 +279,13 @@ func (f *Flow) advance() Action {
 			}
 		default:
 			f.stage = stageForward
+			if f.Request.Buffered { // the steps that watch bytes see them here: nothing streams past any more
+				var ok bool
+				if f.Request.Body, ok = f.RequestData(f.Request.Body, true); !ok {
+					return f.Refuse()
+				}
+				f.Request.ContentLength = int64(len(f.Request.Body))
+			}
 			return f.pick(nil)
 		}
 	}
@@ -404,6 +411,11 @@ func (f *Flow) respond() Action {
 		f.Close = true
 		return ActionRelay
 	case f.Response.Buffered:
+		var ok bool
+		if f.Response.Body, ok = f.ResponseData(f.Response.Body, true); !ok {
+			return f.refuse(502, f.Reason, f.Detail)
+		}
+		f.Response.ContentLength = int64(len(f.Response.Body))
 		return ActionAnswer
 	}
 	return ActionRespond
