@@ -376,12 +376,17 @@ func (f *Flow) connectFailed() Action {
 }
 
 // backendFailed: a connection that was kept may have been closed by the backend in the moment it was taken again
-// (RFC 9112 section 9.3.1); then the request goes out once more on a new one, if that is safe.
+// (RFC 9112 section 9.3.1), and an endpoint that has left its cluster meanwhile may have ended any connection; then the
+// request goes out once more on a new one, to an endpoint that has not left, if that is safe.
 func (f *Flow) backendFailed() Action {
 	safe := f.Kept && (!f.Sent || idempotent(f.Request.Method))
-	if f.Reused && safe && f.replays == 0 {
+	left := f.Endpoint.Left()
+	if (f.Reused || left) && safe && f.replays == 0 {
 		f.replays++
 		f.Fresh = true
+		if left {
+			return f.pick(f.Endpoint)
+		}
 		return ActionConnect
 	}
 	return f.refuse(502, "backend_failed", f.Problem)

@@ -53,6 +53,9 @@ func (e *Endpoint) End() { e.active.Add(-1) }
 // Active is how many exchanges use the endpoint now.
 func (e *Endpoint) Active() int64 { return e.active.Load() }
 
+// Left reports whether the endpoint is no longer one of its cluster's.
+func (e *Endpoint) Left() bool { return e.left.Load() }
+
 // Take removes the newest idle connection that has not expired, or returns nil.
 func (e *Endpoint) Take(now time.Time) *Conn {
 	e.mu.Lock()
