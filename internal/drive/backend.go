@@ -158,7 +158,7 @@ func (w *work) send() proxy.Action {
 		return w.replace()
 	}
 	w.count()
-	n, err := w.writeBackend(w.out)
+	n, err := w.d.writeBackend(w.up, w.out)
 	w.Sent = n > 0
 	if flows && err == nil {
 		w.startPump(framing, sees)
@@ -181,7 +181,7 @@ func (w *work) roundTrip(x *wire) proxy.Action {
 	w.Sent = x.wrote > 0
 	switch {
 	case x.full:
-		if _, err := w.writeBackend(w.out[x.wrote:]); err != nil {
+		if _, err := w.d.writeBackend(w.up, w.out[x.wrote:]); err != nil {
 			w.Problem = err.Error()
 		}
 	case x.writeErr != nil:
@@ -212,14 +212,14 @@ func (w *work) count() {
 
 // writeBackend writes to the backend, which must take something within the time for a stalled write. Its deadline too is set
 // about once a second.
-func (w *work) writeBackend(p []byte) (int, error) {
-	if now := time.Now(); w.d.WriteStall > 0 && w.up.WriteDeadline.Sub(now) < w.d.WriteStall {
-		w.up.WriteDeadline = now.Add(w.d.WriteStall + probe)
-		if err := w.up.Net.SetWriteDeadline(w.up.WriteDeadline); err != nil {
+func (d *Driver) writeBackend(up *upstream.Conn, p []byte) (int, error) {
+	if now := time.Now(); d.WriteStall > 0 && up.WriteDeadline.Sub(now) < d.WriteStall {
+		up.WriteDeadline = now.Add(d.WriteStall + probe)
+		if err := up.Net.SetWriteDeadline(up.WriteDeadline); err != nil {
 			return 0, err
 		}
 	}
-	return w.up.Net.Write(p)
+	return up.Net.Write(p)
 }
 
 // upgrading requests have no body; what follows the head waits for the backend's answer.

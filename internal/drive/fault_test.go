@@ -292,3 +292,22 @@ func TestRefusedUpgrade(t *testing.T) {
 	}
 	c.Closed()
 }
+
+// TestBackendDiesUnderBody: a backend that goes away while the body still flows ends the exchange, not the edge.
+func TestBackendDiesUnderBody(t *testing.T) {
+	b := edgetest.Backend(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}
+	})
+	r := one(t, b)
+	for range 5 {
+		c := r.Dial()
+		c.Send("PUT / HTTP/1.1\nHost: a\nContent-Length: 1000000\n\n")
+		c.Send(strings.Repeat("x", 1000)) // and no more: the edge waits for the rest when the backend dies
+		if res, body := c.Read("PUT"); res.StatusCode != 502 || !strings.Contains(body, "backend_failed") {
+			t.Errorf("got %d %q, want 502 backend_failed", res.StatusCode, body)
+		}
+		c.Close()
+	}
+}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
 // clientBody is the body of a request by credit. Bytes that came with the head lie in work.in; what follows is read
@@ -30,7 +32,10 @@ type clientBody struct {
 	window int64     // bytes in it
 }
 
-var errSlow = errors.New("request body below the lowest rate")
+var (
+	errSlow     = errors.New("request body below the lowest rate")
+	errPanicked = errors.New("a step panicked on the request body")
+)
 
 func (b *clientBody) begin(w *work) {
 	*b = clientBody{w: w, chunks: b.chunks}
@@ -229,6 +234,7 @@ func (w *work) bodyFailed(err error) proxy.Action {
 
 // pump carries a request body to the backend beside the goroutine that waits for the response.
 type pump struct {
+	up      *upstream.Conn // what it writes to: the owner may drop work.up before the pump ends
 	done    chan struct{}
 	running bool        // for the owner alone
 	last    atomic.Bool // nothing more is read from the client: the last bytes are being written
@@ -270,6 +276,7 @@ func (p *pump) settled() bool {
 // startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
 func (w *work) startPump(framing http1.Framing, sees bool) {
 	p := &w.pump
+	p.up = w.up
 	p.done, p.running, p.finished, p.client, p.backend, p.refused = make(chan struct{}), true, false, nil, nil, false
 	p.last.Store(false)
 	go w.runPump(framing, sees)
@@ -278,6 +285,13 @@ func (w *work) startPump(framing http1.Framing, sees bool) {
 func (w *work) runPump(framing http1.Framing, sees bool) {
 	p := &w.pump
 	defer close(p.done)
+	defer func() {
+		if v := recover(); v != nil {
+			w.d.Log.Error("request body panicked", "peer", w.c.Peer(), "panic", v, "stack", string(debug.Stack()))
+			p.client = errPanicked
+			_ = p.up.Net.SetReadDeadline(time.Unix(1, 0))
+		}
+	}()
 	var out []byte
 	for {
 		data, end, err := w.body.Offer()
@@ -299,7 +313,7 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 		out = w.appendRequestBody(out[:0], data, framing, end)
 		p.last.Store(end)
 		if len(out) > 0 {
-			if _, p.backend = w.writeBackend(out); p.backend != nil {
+			if _, p.backend = w.d.writeBackend(p.up, out); p.backend != nil {
 				return // the backend may have answered already: its response is still read
 			}
 		}
@@ -310,7 +324,7 @@ func (w *work) runPump(framing http1.Framing, sees bool) {
 		}
 	}
 	// The one who waits for the response must learn of it now.
-	_ = w.up.Net.SetReadDeadline(time.Unix(1, 0))
+	_ = p.up.Net.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {
