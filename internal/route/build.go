@@ -17,7 +17,7 @@ import (
 func Build[V any](prev *Table[V], c *ir.Config, attach func(*ir.Host, *ir.Route) V) (*Table[V], []Fault) {
 	b := builder[V]{prev: prev, attach: attach, next: &Table[V]{listeners: c.Listeners, hosts: c.Hosts}}
 	if prev == nil {
-		b.next.seed = maphash.MakeSeed()
+		b.next.seed = hasher{seed: maphash.MakeSeed()}
 	} else {
 		b.next.seed = prev.seed
 	}

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"hash/maphash"
 	"math"
 	"strings"
 
@@ -26,7 +25,7 @@ type entry[V any] struct {
 }
 
 // compileHost makes the compiled form of h. Routes that cannot be matched as written are left out of the trie.
-func compileHost[V any](seed maphash.Seed, h *ir.Host, attach func(*ir.Host, *ir.Route) V) (*host[V], []Fault) {
+func compileHost[V any](seed hasher, h *ir.Host, attach func(*ir.Host, *ir.Route) V) (*host[V], []Fault) {
 	c := &host[V]{ir: h, entries: make([]entry[V], len(h.Routes))}
 	var faults []Fault
 	if p := checkHostname(h); p != "" {
@@ -58,9 +57,9 @@ func (c *host[V]) insert(s *sketch, i int32, p *ir.PathMatch) {
 	case ir.PathRegex:
 		head = &s.nodes[0].exact
 	case ir.PathExact:
-		head = &s.descend(p.Value).exact
+		head = &s.node(p.Value).exact
 	default:
-		head = &s.descend(prefixOf(p)).prefix
+		head = &s.node(prefixOf(p)).prefix
 	}
 	c.entries[i].next = *head
 	*head = i
@@ -74,7 +73,7 @@ const none = math.MaxInt32
 
 // match returns the first route in order that matches, nil if none does. nodes are those of the host's trie: as long as no
 // route on the way has conditions, nothing else of the host is read.
-func (c *host[V]) match(seed maphash.Seed, nodes []node[V], q *Query) (route *ir.Route, value V) {
+func (c *host[V]) match(seed hasher, nodes []node[V], q *Query) (route *ir.Route, value V) {
 	best := int32(none)
 	if at, whole := c.trie.deepest(seed, nodes, q.Path); at >= 0 {
 		n := &nodes[at]

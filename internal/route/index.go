@@ -2,7 +2,6 @@ package route
 
 import (
 	"bytes"
-	"hash/maphash"
 	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -102,8 +101,8 @@ type indexSlot[V any] struct {
 // perChunk is how many hosts a chunk holds on average at most.
 const perChunk = 32
 
-func (k hostKey) hash(seed maphash.Seed) uint64 {
-	return mix(maphash.String(seed, k.name), uint32(k.kind))
+func (k hostKey) hash(seed hasher) uint64 {
+	return mix(seed.string(k.name), uint32(k.kind))
 }
 
 func depthBit(dots int) uint64 { return 1 << min(dots, 63) }
@@ -131,12 +130,12 @@ func (x *index[V]) find(hash uint64, k pattern, name []byte) *indexSlot[V] {
 	}
 }
 
-func (x *index[V]) lookup(seed maphash.Seed, k pattern, name []byte) *indexSlot[V] {
-	return x.find(mix(maphash.Bytes(seed, name), uint32(k)), k, name)
+func (x *index[V]) lookup(seed hasher, k pattern, name []byte) *indexSlot[V] {
+	return x.find(mix(seed.bytes(name), uint32(k)), k, name)
 }
 
 // get returns the host with the key, nil if there is none.
-func (x *index[V]) get(seed maphash.Seed, key hostKey) *host[V] {
+func (x *index[V]) get(seed hasher, key hostKey) *host[V] {
 	if key.kind == anyName {
 		return x.any.host
 	}
@@ -147,7 +146,7 @@ func (x *index[V]) get(seed maphash.Seed, key hostKey) *host[V] {
 }
 
 // put adds a host, in the place of one with its pattern if there is one. x.chunks must be x's own, its chunks need not.
-func (x *index[V]) put(seed maphash.Seed, h *host[V]) {
+func (x *index[V]) put(seed hasher, h *host[V]) {
 	key := keyOf(h.ir)
 	s := indexSlot[V]{hash: key.hash(seed), host: h, ir: h.ir, nodes: h.trie.nodes}
 	switch key.kind {
@@ -169,7 +168,7 @@ func (x *index[V]) put(seed maphash.Seed, h *host[V]) {
 }
 
 // remove takes the host with the pattern away, if there is one. x.chunks must be x's own.
-func (x *index[V]) remove(seed maphash.Seed, key hostKey) {
+func (x *index[V]) remove(seed hasher, key hostKey) {
 	if key.kind == anyName {
 		x.any = indexSlot[V]{}
 		return
@@ -257,7 +256,7 @@ const (
 )
 
 // next returns the next virtual host that covers the cursor's name, nil at the end.
-func (x *index[V]) next(seed maphash.Seed, c *cursor) *indexSlot[V] {
+func (x *index[V]) next(seed hasher, c *cursor) *indexSlot[V] {
 	for {
 		switch c.stage {
 		case tryExact:

@@ -3,7 +3,9 @@ package route
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -106,11 +108,19 @@ func drawRequest(t *rapid.T) request {
 	return r
 }
 
+// someLost are bits that hashes lose: none, all (every hash collides with every other), those of the tags, those of the places.
+var someLost = []uint64{0, 0, 1<<64 - 1, 1<<64 - 1<<32, 1<<32 - 1, 0xfffffffefffffffe}
+
+// hashed returns an empty table whose successors hash so.
+func hashed(lost uint64) *Table[*ir.Route] {
+	return &Table[*ir.Route]{seed: hasher{maphash.MakeSeed(), lost}, plan: newPlan(nil), twice: true}
+}
+
 // TestTableIsALinearScan holds tables, after any history of changes, against the reference matcher, and Explain against
 // Match.
 func TestTableIsALinearScan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var table *Table[*ir.Route]
+		table := hashed(rapid.SampledFrom(someLost).Draw(t, "lost bits"))
 		var c *ir.Config
 		q := &Query{}
 		for range rapid.IntRange(1, 3).Draw(t, "builds") {
@@ -144,6 +154,41 @@ func TestTableIsALinearScan(t *testing.T) {
 				if l := s.Listener([]byte(r.host)); l != wantL {
 					t.Fatalf("Listener(%q) = %v, want %v", r.host, l, wantL)
 				}
+			}
+		}
+	})
+}
+
+// TestDepths does the same for paths of up to 40 elements, of few texts, short and too long for a node.
+func TestDepths(t *testing.T) {
+	drawPath := func(t *rapid.T) string {
+		var b strings.Builder
+		long := rapid.IntRange(0, 40).Draw(t, "elements")
+		other := rapid.IntRange(0, 80).Draw(t, "where it differs")
+		for i := range long {
+			b.WriteString([]string{"/a", "/an-element-too-long-for-the-node-of-a-trie", "/"}[i%3])
+			if i == other {
+				b.WriteString("b")
+			}
+		}
+		return b.String()
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		h := &ir.Host{Listener: "g/"}
+		c := &ir.Config{Listeners: []*ir.Listener{{Key: "g/", Group: "g", Port: 80}}, Hosts: []*ir.Host{h}}
+		for i := range rapid.IntRange(0, 12).Draw(t, "routes") {
+			m := ir.PathMatch{Kind: ir.PathPrefix, Value: drawPath(t)}
+			if m.Value != "" && rapid.Bool().Draw(t, "exact") {
+				m.Kind = ir.PathExact
+			}
+			h.Routes = append(h.Routes, &ir.Route{Name: fmt.Sprint(i), Match: ir.Match{Path: m}})
+		}
+		table, _ := Build(hashed(rapid.SampledFrom(someLost).Draw(t, "lost bits")), c, self)
+		for range 10 {
+			r := request{path: drawPath(t)}
+			_, _, want := reference(c, "g", 80, r)
+			if got := table.Site("g", 80).Match(r.to(&Query{})); got.Route != want || got.Value != want {
+				t.Fatalf("Match(%q) = %v, want %v", r.path, got.Route, want)
 			}
 		}
 	})

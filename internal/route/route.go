@@ -5,14 +5,12 @@
 package route
 
 import (
-	"hash/maphash"
-
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
 // Table is the match table of all listeners. V is what the builder attaches to a route.
 type Table[V any] struct {
-	seed      maphash.Seed
+	seed      hasher
 	listeners []*ir.Listener
 	hosts     []*ir.Host
 	plan      *plan
@@ -49,7 +47,7 @@ type Fault struct {
 // Site is what one group serves on one port. Listeners isolate each other's hostnames there (GEP-3567): the listener with
 // the most specific hostname takes the request, and only its routes count. A nil Site has no listener and matches nothing.
 type Site[V any] struct {
-	seed      maphash.Seed
+	seed      hasher
 	names     *names
 	listeners []*listener[V] // by names
 }

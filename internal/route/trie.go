@@ -9,16 +9,18 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
-// trie holds path segments. All its nodes lie in one hash table, by parent and segment, and a node fits one cache line
-// with its text and with the route that most requests that end there get: so a host of ten routes is small, and in a host
-// of a hundred thousand a lookup costs one cache miss for each step down, and none of them waits for the one before.
+// trie holds the paths of a host's routes, each below the longest other one that it begins with, element by element. All
+// its nodes lie in one hash table, by their whole path, and a node fits one cache line with its text and with the route
+// that most requests that end there get: a lookup asks for the longest path first, at no more depths than the host's
+// routes have, so that most read the root and one more line.
 type trie[V any] struct {
 	nodes []node[V] // nodes[0] is the root, the empty path; the others lie where their hash says
 	long  *[]string // texts that do not fit their node
 }
 
-// node is one path segment below its parent: 64 bytes if V is a pointer. The root's text and tag are the host's name and
-// the kind of its pattern, and its exact chain, which no path can reach, holds the routes with a regular expression for their path.
+// node is one path: 64 bytes if V is a pointer. The root's text and tag are the host's name and the kind of its pattern, its
+// parent has a bit for each depth (in slashes) that a path has, and its exact chain, which no path can reach, holds the
+// routes with a regular expression for their path.
 type node[V any] struct {
 	tag           uint32 // of the hash, with tagSet; 0: this place is free
 	parent        int32
@@ -27,10 +29,9 @@ type node[V any] struct {
 	route *ir.Route
 	value V
 	more  int32 // place of the text in trie.long plus 1; 0: it is in text
-	inner bool  // has children
 	plain uint8
-	size  uint8 // of text
-	text  [25]byte
+	size  uint8    // of text
+	text  [26]byte // what the path has beyond its parent's
 }
 
 // Values of node.plain.
@@ -41,6 +42,25 @@ const (
 
 // tagSet makes a tag differ from that of a free place.
 const tagSet = 1
+
+// deepBit is the bit of root.parent that stands for every depth from deepBit up. Few routes lie so deep: theirs are asked for
+// from the shortest path on, so that a lookup keeps no more than deepBit hashes.
+const deepBit = 8
+
+// hasher hashes names and paths. Any hash gives right answers: what it finds is compared.
+type hasher struct {
+	seed maphash.Seed
+	lost uint64 // bits that are always 0; tests set some to force collisions
+}
+
+func (h hasher) bytes(b []byte) uint64  { return maphash.Bytes(h.seed, b) &^ h.lost }
+func (h hasher) string(s string) uint64 { return maphash.String(h.seed, s) &^ h.lost }
+
+// below is the hash of a path from those of its parent and of its last element.
+func (h hasher) below(parent, element uint64) uint64 {
+	hi, lo := bits.Mul64(bits.RotateLeft64(parent, 23)^element, 0x9e3779b97f4a7c15)
+	return (hi ^ lo) &^ h.lost
+}
 
 // slot spreads a hash over n places.
 func slot(hash uint64, n int) int { return int(uint64(uint32(hash)) * uint64(n) >> 32) }
@@ -77,136 +97,193 @@ func (t *trie[V]) setText(n *node[V], text string) {
 	n.size = uint8(copy(n.text[:], text))
 }
 
-// deepest walks the path down and returns the last node it reaches, and whether that is the whole path; -1 for a path that
-// does not begin with "/". nodes are t.nodes.
-func (t *trie[V]) deepest(seed maphash.Seed, nodes []node[V], path []byte) (at int32, whole bool) {
+// deepest returns the node of the longest path that the given one begins with, and whether that is the whole path; -1 for a
+// path that does not begin with "/". nodes are t.nodes.
+func (t *trie[V]) deepest(h hasher, nodes []node[V], path []byte) (at int32, whole bool) {
 	if len(path) == 0 || path[0] != '/' {
 		return -1, false
 	}
-	table := nodes[1:]
-	for nodes[at].inner {
-		seg := path[1:]
-		if end := bytes.IndexByte(seg, '/'); end >= 0 {
-			seg = seg[:end]
+	depths := uint32(nodes[0].parent)
+	if depths == 0 {
+		return 0, false
+	}
+	last := bits.Len32(depths) - 1
+	var probe [deepBit]struct {
+		hash uint64
+		end  int
+	}
+	n, hash := 0, uint64(0)
+	for depth, end := 1, 0; depth <= last && end < len(path); depth++ {
+		element := path[end+1:]
+		if i := bytes.IndexByte(element, '/'); i >= 0 {
+			element = element[:i]
 		}
-		hash := mix(maphash.Bytes(seed, seg), uint32(at))
-		tag := tagOf(hash)
-		i := slot(hash, len(table))
-		for ; ; i++ {
-			if i == len(table) {
-				i = 0
+		end += 1 + len(element)
+		hash = h.below(hash, h.bytes(element))
+		if depth < deepBit {
+			if depths>>depth&1 != 0 {
+				probe[n].hash, probe[n].end = hash, end
+				n++
 			}
-			n := &table[i]
-			if n.tag == 0 {
-				return at, false
-			}
-			if n.tag == tag && n.parent == at && t.is(n, seg) {
-				break
-			}
+			continue
 		}
-		at = int32(i + 1)
-		if path = path[1+len(seg):]; len(path) == 0 {
-			return at, true
+		last++ // some path is this deep or deeper
+		if i := t.find(nodes, hash, path[:end]); i > 0 {
+			at, whole = i, end == len(path)
 		}
 	}
-	return at, false
+	if at > 0 {
+		return at, whole
+	}
+	for n--; n >= 0; n-- {
+		if i := t.find(nodes, probe[n].hash, path[:probe[n].end]); i > 0 {
+			return i, probe[n].end == len(path)
+		}
+	}
+	return 0, false
 }
 
-// sketch is a trie in the making: nodes in the order in which they came, parents first.
+// find returns the node of a path with its hash, 0 if there is none.
+func (t *trie[V]) find(nodes []node[V], hash uint64, path []byte) int32 {
+	table := nodes[1:]
+	tag := tagOf(hash)
+	for i := slot(hash, len(table)); ; i++ {
+		if i == len(table) {
+			i = 0
+		}
+		n := &table[i]
+		if n.tag == 0 {
+			return 0
+		}
+		if n.tag == tag && t.spells(nodes, n, path) {
+			return int32(i + 1)
+		}
+	}
+}
+
+// spells reports whether a node is that of the path.
+func (t *trie[V]) spells(nodes []node[V], n *node[V], path []byte) bool {
+	for n.parent != 0 {
+		size := int(n.size)
+		if n.more > 0 {
+			size = len((*t.long)[n.more-1])
+		}
+		if size > len(path) || !t.is(n, path[len(path)-size:]) {
+			return false
+		}
+		path = path[:len(path)-size]
+		n = &nodes[n.parent]
+	}
+	return t.is(n, path)
+}
+
+// sketch is a trie in the making.
 type sketch struct {
-	seed  maphash.Seed
-	nodes []sketchNode
-	slots []int32 // node, 0: free; a power of two long, at most half full
+	hasher
+	nodes  []sketchNode // nodes[0] is the root
+	slots  []int32      // node, 0: free; a power of two long, at most half full
+	depths uint32       // as in the root of a trie
 }
 
 type sketchNode struct {
-	text          string
-	hash          uint64 // of text
+	path          string
+	hash          uint64
 	parent        int32
 	prefix, exact int32
-	inner         bool
 }
 
-func newSketch(seed maphash.Seed, routes int) *sketch {
-	s := &sketch{seed: seed, nodes: make([]sketchNode, 1, routes+2)}
+func newSketch(h hasher, routes int) *sketch {
+	s := &sketch{hasher: h, nodes: make([]sketchNode, 1, routes+2)}
 	s.nodes[0] = sketchNode{prefix: -1, exact: -1}
-	s.grow()
+	s.slots = make([]int32, 1<<bits.Len(uint(2*cap(s.nodes)-1)))
 	return s
 }
 
-// descend returns the node of a path ("" or beginning with "/"), made if it is missing.
-func (s *sketch) descend(path string) *sketchNode {
-	at := int32(0)
-	for path != "" {
-		seg := path[1:]
-		if end := strings.IndexByte(seg, '/'); end >= 0 {
-			seg = seg[:end]
-		}
-		path = path[1+len(seg):]
-		at = s.child(at, seg)
+// node returns the node of a path ("" or beginning with "/"), made if it is missing. There is room for one of each route.
+func (s *sketch) node(path string) *sketchNode {
+	hash, depth := uint64(0), 0
+	for end := 0; end < len(path); depth++ {
+		hash, end = s.step(hash, path, end)
 	}
-	return &s.nodes[at]
+	if depth == 0 {
+		return &s.nodes[0]
+	}
+	p := s.find(hash, path)
+	if s.slots[p] == 0 {
+		s.slots[p] = int32(len(s.nodes))
+		s.nodes = append(s.nodes, sketchNode{path: path, hash: hash, prefix: -1, exact: -1})
+		s.depths |= 1 << min(depth, deepBit)
+	}
+	return &s.nodes[s.slots[p]]
 }
 
-func (s *sketch) child(at int32, seg string) int32 {
-	hash := maphash.String(s.seed, seg)
+// step goes on from path[:end], whose hash is given, by one element.
+func (s *sketch) step(hash uint64, path string, end int) (uint64, int) {
+	element := path[end+1:]
+	if i := strings.IndexByte(element, '/'); i >= 0 {
+		element = element[:i]
+	}
+	return s.below(hash, s.string(element)), end + 1 + len(element)
+}
+
+// find returns the place in slots of a path, or the free one for it.
+func (s *sketch) find(hash uint64, path string) int {
 	mask := uint64(len(s.slots) - 1)
-	p := mix(hash, uint32(at)) & mask
+	p := hash & mask
 	for s.slots[p] != 0 {
-		if n := &s.nodes[s.slots[p]]; n.hash == hash && n.parent == at && n.text == seg {
-			return s.slots[p]
+		if n := &s.nodes[s.slots[p]]; n.hash == hash && n.path == path {
+			break
 		}
 		p = (p + 1) & mask
 	}
-	i := int32(len(s.nodes))
-	s.nodes[at].inner = true
-	s.nodes = append(s.nodes, sketchNode{text: seg, hash: hash, parent: at, prefix: -1, exact: -1})
-	s.slots[p] = i
-	if 2*len(s.nodes) > len(s.slots) {
-		s.grow()
-	}
-	return i
+	return int(p)
 }
 
-func (s *sketch) grow() {
-	s.slots = make([]int32, 1<<bits.Len(uint(2*max(cap(s.nodes), 4)-1)))
-	mask := uint64(len(s.slots) - 1)
+// adopt finds the parent of every node.
+func (s *sketch) adopt() {
+	if s.depths&(s.depths-1) == 0 && s.depths>>deepBit == 0 {
+		return // all have one depth: none is below another
+	}
 	for i := 1; i < len(s.nodes); i++ {
-		p := mix(s.nodes[i].hash, uint32(s.nodes[i].parent)) & mask
-		for s.slots[p] != 0 {
-			p = (p + 1) & mask
+		n := &s.nodes[i]
+		hash, end := uint64(0), 0
+		for depth := 1; ; depth++ {
+			if hash, end = s.step(hash, n.path, end); end == len(n.path) {
+				break
+			}
+			if s.depths>>min(depth, deepBit)&1 != 0 {
+				if p := s.slots[s.find(hash, n.path[:end])]; p != 0 {
+					n.parent = p
+				}
+			}
 		}
-		s.slots[p] = int32(i)
 	}
 }
 
 // layTrie lays the nodes of a sketch where a lookup finds them, at most two thirds full.
 func layTrie[V any](s *sketch, key hostKey, entries []entry[V]) trie[V] {
+	s.adopt()
 	t := trie[V]{nodes: make([]node[V], 1, 1+len(s.nodes)*3/2)}
 	if len(s.nodes) > 1 {
 		t.nodes = t.nodes[:cap(t.nodes)]
 	}
-	t.nodes[0].tag = uint32(key.kind)
-	t.setText(&t.nodes[0], key.name)
 	place := make([]int32, len(s.nodes))
 	table := t.nodes[1:]
-	for i := range s.nodes {
-		from, n := &s.nodes[i], &t.nodes[0]
-		if i > 0 {
-			parent := place[from.parent]
-			hash := mix(from.hash, uint32(parent))
-			p := slot(hash, len(table))
-			for table[p].tag != 0 {
-				if p++; p == len(table) {
-					p = 0
-				}
+	for i := 1; i < len(s.nodes); i++ {
+		hash := s.nodes[i].hash
+		p := slot(hash, len(table))
+		for table[p].tag != 0 {
+			if p++; p == len(table) {
+				p = 0
 			}
-			n = &table[p]
-			n.tag, n.parent = tagOf(hash), parent
-			place[i] = int32(p + 1)
-			t.setText(n, from.text)
 		}
-		n.prefix, n.exact, n.inner = from.prefix, from.exact, from.inner
+		table[p].tag = tagOf(hash)
+		place[i] = int32(p + 1)
+	}
+	for i := range s.nodes {
+		from, n := &s.nodes[i], &t.nodes[place[i]]
+		n.prefix, n.exact, n.parent = from.prefix, from.exact, place[from.parent]
+		t.setText(n, from.path[len(s.nodes[from.parent].path):])
 		if at := n.exact; i > 0 && at >= 0 && entries[at].cond == nil {
 			n.plain, n.route, n.value = plainExact, entries[at].route, entries[at].value
 		}
@@ -214,5 +291,8 @@ func layTrie[V any](s *sketch, key hostKey, entries []entry[V]) trie[V] {
 			n.plain, n.route, n.value = plainPrefix, entries[at].route, entries[at].value
 		}
 	}
+	root := &t.nodes[0]
+	root.tag, root.parent = uint32(key.kind), int32(s.depths)
+	t.setText(root, key.name)
 	return t
 }
