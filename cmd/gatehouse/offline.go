@@ -155,23 +155,29 @@ func writeJSON(c *call, v any) error {
 	return e.Encode(v)
 }
 
-func runCheck(ctx context.Context, c *call) error {
+// loadAll is the command line of a command that takes files and nothing else: it reads the flags, then the files.
+func (c *call) loadAll(ctx context.Context) (f *offline, asJSON bool, err error) {
 	files, p, o := c.files(), c.ports(), c.output()
 	rest, err := c.parse()
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if len(rest) > 0 {
-		return &usageError{fmt.Sprintf("unexpected %q: paths go behind -f", rest[0])}
+		return nil, false, &usageError{fmt.Sprintf("unexpected %q: paths go behind -f", rest[0])}
 	}
 	if err := oneOf("-o", *o, "text", "json"); err != nil {
-		return err
+		return nil, false, err
 	}
 	opt, err := p.options()
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	f, err := load(ctx, files.values, opt)
+	f, err = load(ctx, files.values, opt)
+	return f, *o == "json", err
+}
+
+func runCheck(ctx context.Context, c *call) error {
+	f, asJSON, err := c.loadAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,7 +189,7 @@ func runCheck(ctx context.Context, c *call) error {
 			errs++
 		}
 	}
-	if *o == "json" {
+	if asJSON {
 		if f.faults == nil {
 			f.faults = []diag.Fault{}
 		}

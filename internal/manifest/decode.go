@@ -268,7 +268,7 @@ func (d *decoder) unknown(p pair, fields map[string]reflect.Type, at string) {
 			hint = m.hint
 		}
 	}
-	if near := nearest(p.name, names); hint == "" && near != "" {
+	if near := diag.Nearest(p.name, names); hint == "" && near != "" {
 		hint = fmt.Sprintf("did you mean %s?", near)
 		d.failed[join(at, near)] = true // no need to say that it is required
 	}

@@ -219,7 +219,7 @@ func (d *decoder) resolve(n *yaml.Node, apiVersion, kind string) (objects.Kind, 
 }
 
 func near(a, b string) bool {
-	return nearest(a, []string{b}) != ""
+	return diag.Nearest(a, []string{b}) != ""
 }
 
 func (d *decoder) kindHint(kind, group string) string {
@@ -230,7 +230,7 @@ func (d *decoder) kindHint(kind, group string) string {
 		}
 	}
 	slices.Sort(names)
-	if n := nearest(kind, names); n != "" {
+	if n := diag.Nearest(kind, names); n != "" {
 		return fmt.Sprintf("did you mean %s?", n)
 	}
 	return "this version of Gatehouse knows " + strings.Join(names, ", ")

@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
 )
 
 // schema is what an API server would hold a field to, in the words of OpenAPI (structural schemas of CRDs). Which fields
@@ -148,7 +150,7 @@ func (d *decoder) enum(n *yaml.Node, v any, enum []any, at string) {
 	}
 	hint := "write " + orList(names)
 	word, _ := v.(string)
-	if near := nearest(word, names); near != "" {
+	if near := diag.Nearest(word, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s?", near)
 	}
 	d.fault(n, at, fmt.Sprintf("%s is not one of %s", d.show(v), strings.Join(names, ", ")), hint)

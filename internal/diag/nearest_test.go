@@ -1,4 +1,4 @@
-package manifest
+package diag
 
 import "testing"
 
@@ -9,8 +9,8 @@ func TestNearest(t *testing.T) {
 		{"mtaches", "matches"}, {"nam", "name"}, {"nmae", "name"}, {"timeout", "timeouts"},
 		{"name", ""}, {"hostnames", ""}, {"x", ""}, {"", ""}, {"re", ""}, {"path", ""},
 	} {
-		if got := nearest(c.word, names); got != c.want {
-			t.Errorf("nearest(%q) = %q, want %q", c.word, got, c.want)
+		if got := Nearest(c.word, names); got != c.want {
+			t.Errorf("Nearest(%q) = %q, want %q", c.word, got, c.want)
 		}
 	}
 }
