@@ -54,6 +54,20 @@ func clientOf(o *v1alpha1.ClientTrafficPolicy) (*ir.Client, []diag.Fault) {
 	return c, faults
 }
 
+// notYet warns about fields that are right and have no effect, because the protocol they are about is not served yet.
+func (v verdict) notYet(o *v1alpha1.ClientTrafficPolicy) {
+	if t := o.Spec.TLS; t != nil {
+		for i, a := range t.ALPN {
+			if a == "h2" {
+				v.warn(fmt.Sprintf("spec.tls.alpn[%d]", i), "", "", "h2 is not offered yet: clients get http/1.1")
+			}
+		}
+	}
+	if l := o.Spec.Limits; l != nil && l.Streams != nil {
+		v.warn("spec.limits.streams", "", "", "has no effect yet: HTTP/2 is not served")
+	}
+}
+
 func (v verdict) clientAddress(c *ir.Client, a *v1alpha1.ClientAddress) {
 	const path = "spec.clientAddress"
 	c.Address = v.enum(path+".source.type", a.Source.Type, "XForwardedFor", "ProxyProtocol", "Header")

@@ -73,6 +73,7 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 		out.Certificate = handle
 	}
 	if b := o.Spec.BackendAddresses; b != nil {
+		v.warn("spec.backendAddresses", "", "", "has no effect yet: with files loopback and private addresses are allowed, link-local ones are not")
 		for i, n := range b.Allow {
 			if _, err := netip.ParsePrefix(n); err != nil {
 				v.fault(fmt.Sprintf("spec.backendAddresses.allow[%d]", i), invalid, "write 169.254.20.10/32", "%q is not a network", n)

@@ -46,6 +46,9 @@ func (p *pass) policyVerdict() {
 		problem = withHint(v.Faults[0].Path+": "+v.Faults[0].Message, v.Faults[0].Hint)
 	}
 	v.annotations(o)
+	if cp, ok := o.(*v1alpha1.ClientTrafficPolicy); ok {
+		v.notYet(cp)
+	}
 	for i, r := range targetRefs(o) {
 		p.policyAt(v, i, r, o.GetNamespace(), problem)
 	}
