@@ -24,7 +24,6 @@ type Loop struct {
 	mu     sync.Mutex // one change at a time
 	store  *objects.Store
 	first  bool
-	input  []diag.Fault // of the source: what could not be read
 	logged map[string]bool
 
 	view atomic.Pointer[View]
@@ -52,21 +51,25 @@ func (l *Loop) Apply(c objects.Change, input []diag.Fault) {
 	r := l.translator.Update(l.store, touched)
 	first := l.first
 	l.first = false
-	l.input = input
-	var old *diag.Report
-	if v := l.view.Load(); v != nil {
-		old = v.Report
+	old := l.view.Load()
+	if old == nil {
+		old = &View{}
 	}
 	l.view.Store(&View{Report: r.Report, Input: input})
 	l.feed.Update(func(s *feed.State) (config, endpoints, secrets bool) {
 		s.Config, s.Endpoints, s.Secrets = r.Config, r.Endpoints, r.Secrets
 		return r.ConfigChanged || first, r.EndpointsChanged || first, r.SecretsChanged || first
 	})
-	l.tell(input)
-	for _, o := range r.Report.Since(old) {
-		if o != nil {
-			l.tell(o.Faults)
+	l.tell(old.Input, input)
+	for ref, o := range r.Report.Since(old.Report) {
+		var was, is []diag.Fault
+		if before := old.Report.Object(ref); before != nil {
+			was = before.Faults
 		}
+		if o != nil {
+			is = o.Faults
+		}
+		l.tell(was, is)
 	}
 }
 
@@ -75,10 +78,12 @@ func (l *Loop) View() *View { return l.view.Load() }
 
 // Run tells faults that only the data side finds, until ctx ends.
 func (l *Loop) Run(ctx context.Context) {
+	var seen []diag.Fault
 	for {
 		a, changed := l.feed.Acked()
 		l.mu.Lock()
-		l.tell(a.Faults)
+		l.tell(seen, a.Faults)
+		seen = a.Faults
 		for k, s := range a.Listeners {
 			if s.Problem != "" {
 				l.once("listener "+k+" is not serving: "+s.Problem, func() { l.log.Warn("listener not serving", "listener", k, "problem", s.Problem) })
@@ -93,9 +98,15 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 }
 
-// tell logs each fault once for as long as the process lives.
-func (l *Loop) tell(fs []diag.Fault) {
-	for _, f := range fs {
+// tell logs the faults that there are, each once until it is mended: one that was there and is no longer is told again when it
+// comes back.
+func (l *Loop) tell(was, is []diag.Fault) {
+	for _, f := range was {
+		if !slices.Contains(is, f) {
+			delete(l.logged, f.String())
+		}
+	}
+	for _, f := range is {
 		what := f.String()
 		l.once(what, func() { l.log.Warn("fault", "what", what) })
 	}

@@ -178,6 +178,12 @@ func TestFaultsAreToldOnceAndGo(t *testing.T) {
 	if len(view.Input) != 1 || len(view.Report.Faults()) == 0 {
 		t.Error("a view that was handed out changed")
 	}
+	w.loop.Apply(parse(t, shop, "wbe"), []diag.Fault{unread}) // mended and broken again: told again
+	for _, s := range []string{about, unread.Message} {
+		if n := w.log.count(s); n != 2 {
+			t.Errorf("%q came back and was logged %d times in all, want twice", s, n)
+		}
+	}
 }
 
 // TestDataSideFaults: what only the data side finds is among the faults while it lasts, and is logged once.
