@@ -1,9 +1,11 @@
 package drive_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -243,5 +245,34 @@ func TestBufferingDoesNotBlindWatchers(t *testing.T) {
 		if res, body := c.Read("POST"); res.StatusCode != x.status {
 			t.Errorf("%.20q: got %d %q, want %d", x.request, res.StatusCode, body, x.status)
 		}
+	}
+}
+
+// TestHeldResponseBreaksOff: a backend that answered is not asked again because its body broke off.
+func TestHeldResponseBreaksOff(t *testing.T) {
+	var asked atomic.Int32
+	b := edgetest.Backend(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		for n := 0; ; n++ {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			asked.Add(1)
+			if n == 1 { // on the kept connection
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort")
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	c := one(t, b, with(policy.Handler{ResponseBody: 100})).Dial()
+	for _, want := range []int{200, 502} {
+		c.Send("GET / HTTP/1.1\nHost: a\n\n")
+		if res, body := c.Read("GET"); res.StatusCode != want {
+			t.Errorf("got %d %q, want %d", res.StatusCode, body, want)
+		}
+	}
+	if asked.Load() != 2 {
+		t.Errorf("the backend was asked %d times, want 2", asked.Load())
 	}
 }

@@ -132,7 +132,7 @@ func (w *work) hold() proxy.Action {
 	for {
 		p, end, err := w.ubody.Offer()
 		if err != nil {
-			return w.failed(err)
+			return w.holdFailed(err)
 		}
 		if int64(len(body)+len(p)) > w.Limit {
 			w.drop()
@@ -146,6 +146,20 @@ func (w *work) hold() proxy.Action {
 			return w.step(proxy.EventBackendBody)
 		}
 	}
+}
+
+// holdFailed ends an exchange whose response broke off while it was held. The backend did answer, so it is not asked again.
+func (w *work) holdFailed(err error) proxy.Action {
+	w.Kept = false
+	switch {
+	case errors.Is(err, errExpired):
+		w.drop()
+		return w.step(proxy.EventExpired)
+	case errors.Is(err, errGone):
+		w.drop()
+		return w.step(proxy.EventClientGone)
+	}
+	return w.failed(err)
 }
 
 // settle gives the connection to the backend back if a whole request and a whole response have passed and nothing follows.

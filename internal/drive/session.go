@@ -21,7 +21,7 @@ type session struct {
 	info   proxy.ConnInfo
 	w      *work
 	limits limits
-	of     *proxy.Snapshot // that limits come from
+	of     uint64 // version of the snapshot that limits come from: a relay keeps no old one alive
 }
 
 // limits are what holds for a connection: the socket's settings, or the driver's defaults.
@@ -33,10 +33,10 @@ type limits struct {
 // refresh looks the limits up when the snapshot has changed.
 func (s *session) refresh() {
 	now := s.d.Edge.Snapshot()
-	if now == s.of {
+	if now.Version == s.of && s.of != 0 {
 		return
 	}
-	s.of = now
+	s.of = now.Version
 	s.limits = limits{head: s.d.Limits, header: s.d.Header, idle: s.d.Idle}
 	set := now.Sockets[proxy.SocketKey{Group: s.c.Group, Port: s.c.Port}]
 	if set == nil {

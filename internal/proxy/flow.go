@@ -525,11 +525,13 @@ func (f *Flow) End(now time.Time) {
 		r = f.Matched.Counters
 	}
 	f.edge.recorder.Record(&f.Exchange, l, r, now.Sub(f.Start))
-	f.LetGo()
+	f.letGo()
 }
 
 // LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive.
-func (f *Flow) LetGo() {
+func (f *Flow) LetGo() { f.letGo(); f.site, f.siteOf = nil, siteOf{} }
+
+func (f *Flow) letGo() {
 	if f.snapshot != nil {
 		s := f.snapshot
 		f.snapshot = nil
