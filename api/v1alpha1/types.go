@@ -27,6 +27,8 @@ type TargetRef struct {
 }
 
 // Backend is a set of endpoints outside the cluster's Services, by address or DNS name.
+//
+// +kubebuilder:object:root=true
 type Backend struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -68,6 +70,8 @@ type BackendTLS struct {
 }
 
 // ProtectionPolicy guards what it is attached to.
+//
+// +kubebuilder:object:root=true
 type ProtectionPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -123,6 +127,8 @@ type Sizes struct {
 }
 
 // ClientTrafficPolicy says how a listener treats its clients. Of two for one target the oldest wins.
+//
+// +kubebuilder:object:root=true
 type ClientTrafficPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -204,6 +210,8 @@ type ClientTimeouts struct {
 }
 
 // GatewayParameters configure a GatewayClass, a Gateway or an IngressClass; the nearest wins.
+//
+// +kubebuilder:object:root=true
 type GatewayParameters struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -216,6 +224,8 @@ type GatewayParameters struct {
 
 // GatewayParametersSpec is what GatewayParameters consist of.
 type GatewayParametersSpec struct {
+	// Infrastructure says how clients reach the listeners.
+	Infrastructure *Infrastructure `json:"infrastructure,omitempty"`
 	// DefaultCertificateRef names the certificate for TLS clients whose server name no other certificate covers.
 	DefaultCertificateRef *gatewayv1.SecretObjectReference `json:"defaultCertificateRef,omitempty"`
 	// HTTPSRedirect answers HTTP with a redirect to HTTPS. Default: true for an IngressClass, for hosts with TLS; false
@@ -225,6 +235,29 @@ type GatewayParametersSpec struct {
 	HSTS *HSTS `json:"hsts,omitempty"`
 	// BackendAddresses opens exceptions to the addresses that are refused as backends.
 	BackendAddresses *BackendAddresses `json:"backendAddresses,omitempty"`
+}
+
+// Infrastructure says which pods serve and how clients reach them.
+type Infrastructure struct {
+	// Mode is Shared: the pods of this installation serve. (Default, and the only one yet.)
+	Mode string `json:"mode,omitempty"`
+	// Exposure is Service (default in a cluster): a Service of its own selects the pods and gives the addresses; or Host (default
+	// without one): the listeners' own ports are bound, at spec.addresses of the Gateway or at every address.
+	Exposure string `json:"exposure,omitempty"`
+	// Service is what the Service is like; with exposure Service only.
+	Service *ServiceParameters `json:"service,omitempty"`
+}
+
+// ServiceParameters are what the Service of a Gateway or IngressClass is like.
+type ServiceParameters struct {
+	// Type is LoadBalancer (default), NodePort or ClusterIP.
+	Type string `json:"type,omitempty"`
+	// LoadBalancerClass picks one of several load balancer implementations. It cannot be changed later.
+	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
+	// ExternalTrafficPolicy is Cluster (default) or Local: Local keeps the client's address and uses only nodes with a pod.
+	ExternalTrafficPolicy string `json:"externalTrafficPolicy,omitempty"`
+	// Annotations of the Service, for load balancers that are configured by them.
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // HSTS is RFC 6797's policy.

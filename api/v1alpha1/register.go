@@ -1,0 +1,68 @@
+package v1alpha1
+
+// What controller-gen needs to know about the package (make generate):
+// +kubebuilder:object:generate=true
+// +groupName=gatehouse.dev
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// AddToScheme makes the kinds and their lists known to s. The error is always nil; callers collect such functions by this type.
+func AddToScheme(s *runtime.Scheme) error {
+	gv := schema.GroupVersion{Group: Group, Version: Version}
+	s.AddKnownTypes(gv,
+		&Backend{}, &BackendList{},
+		&ClientTrafficPolicy{}, &ClientTrafficPolicyList{},
+		&GatewayParameters{}, &GatewayParametersList{},
+		&ProtectionPolicy{}, &ProtectionPolicyList{},
+	)
+	metav1.AddToGroupVersion(s, gv)
+	return nil
+}
+
+// BackendList is a list of Backends, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type BackendList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []Backend `json:"items"`
+}
+
+// ClientTrafficPolicyList is a list of ClientTrafficPolicies, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type ClientTrafficPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []ClientTrafficPolicy `json:"items"`
+}
+
+// GatewayParametersList is a list of GatewayParameters, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type GatewayParametersList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []GatewayParameters `json:"items"`
+}
+
+// ProtectionPolicyList is a list of ProtectionPolicies, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type ProtectionPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []ProtectionPolicy `json:"items"`
+}
