@@ -29,7 +29,7 @@ type call struct {
 
 func commands() []command {
 	return []command{
-		{"run", "-f PATH[,PATH...] [flags]", "serve what the files say, and follow their changes", runServe},
+		{"run", "[-f PATH[,PATH...]] [flags]", "serve what a cluster, or with -f files, say, and follow their changes", runServe},
 		{"check", "-f PATH[,PATH...] [-o text|json]", "tell every fault in the files; exit 1 if there is one", runCheck},
 		{"routes", "-f PATH[,PATH...] [-o text|json]", "show the effective routes, in match order", runRoutes},
 		{"explain", "-f PATH[,PATH...] METHOD URL [-H 'Name: value']... [--from IP] [-o text|json]",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/kube"
 )
 
 func marshal(v any) ([]byte, error) {
@@ -28,6 +29,9 @@ func (p *process) metrics() {
 		r.Gauge("configuration_faults", "Faults in the configuration known now.", map[string]string{"severity": s.String()},
 			func() float64 { return float64(p.countFaults(s)) })
 	}
+	if p.kube != nil {
+		p.kubeMetrics()
+	}
 	gauge("configuration_unread_files", "Files that cannot be read, or not whole, now; what was read of them before is served.", p.unread)
 	for part, version := range map[string]func() uint64{
 		"config":    func() uint64 { a, _ := p.feed.Acked(); return a.ConfigVersion },
@@ -37,6 +41,24 @@ func (p *process) metrics() {
 		r.Gauge("live_version", "Version of each part of the configuration that is live.", map[string]string{"part": part},
 			func() float64 { return float64(version()) })
 	}
+}
+
+// kubeMetrics registers what is counted of the cluster.
+func (p *process) kubeMetrics() {
+	counter := func(name, help string, f func(kube.Stats) int64) {
+		p.recorder.Counter(name, help, nil, func() float64 { return float64(f(p.kube.Stats())) })
+	}
+	counter("kubernetes_objects_received_total", "Versions of objects that watches brought.", func(s kube.Stats) int64 { return s.Events })
+	counter("kubernetes_watch_restarts_total", "Watches that broke off and began anew.", func(s kube.Stats) int64 { return s.Relists })
+	counter("kubernetes_writes_total", "Writes of status and Services that succeeded.", func(s kube.Stats) int64 { return s.Writes })
+	counter("kubernetes_write_conflicts_total", "Writes that met a newer version and were made again.", func(s kube.Stats) int64 { return s.Conflicts })
+	counter("kubernetes_write_failures_total", "Writes that failed and were tried again.", func(s kube.Stats) int64 { return s.Failed })
+	p.recorder.Gauge("kubernetes_leader", "1 while this process writes status.", nil, func() float64 {
+		if p.kube.Stats().Leading {
+			return 1
+		}
+		return 0
+	})
 }
 
 func (p *process) countFaults(s diag.Severity) (n int) {

@@ -35,14 +35,14 @@ const (
 
 // defaults are the objects that exist with -f without being written: GatewayClass and default IngressClass "gatehouse". One
 // that is written takes their place.
-func defaults() []objects.Object {
+func defaults(o translate.Options) []objects.Object {
 	return []objects.Object{
 		&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: defaultClass},
-			Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayController}},
+			Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayv1.GatewayController(o.GatewayController)}},
 		&networkingv1.IngressClass{
 			ObjectMeta: metav1.ObjectMeta{Name: defaultClass,
 				Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}},
-			Spec: networkingv1.IngressClassSpec{Controller: ingressController}},
+			Spec: networkingv1.IngressClassSpec{Controller: o.IngressController}},
 	}
 }
 
@@ -94,7 +94,7 @@ func load(ctx context.Context, paths []string, o translate.Options) (*offline, e
 		return nil, err
 	}
 	store := objects.NewStore()
-	store.Apply(objects.Change{Upserts: append(defaults(), objs...)})
+	store.Apply(objects.Change{Upserts: append(defaults(o), objs...)})
 	f := &offline{result: translate.New(o).Update(store, nil), clusters: upstream.NewSet(nil)}
 	var secrets secret.Store
 	secrets.Swap(f.result.Secrets)

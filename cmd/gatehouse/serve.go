@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/edge"
 	"github.com/gatehouse-io/gatehouse/internal/feed"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/kube"
 	"github.com/gatehouse-io/gatehouse/internal/manifest"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 	"github.com/gatehouse-io/gatehouse/internal/telemetry"
@@ -38,6 +40,7 @@ const (
 type serveFlags struct {
 	files                                       *list
 	ports                                       *ports
+	cluster                                     clusterFlags
 	health, admin, token, access, format, level *string
 	grace                                       *time.Duration
 }
@@ -50,13 +53,14 @@ type process struct {
 	feed     *feed.Memory
 	loop     *control.Loop
 	edge     *edge.Edge
+	kube     *kube.Cluster // nil: files are served
 	recorder *telemetry.Recorder
 	draining atomic.Bool
 	servers  sync.WaitGroup
 }
 
 func runServe(ctx context.Context, c *call) error {
-	f := serveFlags{files: c.files(), ports: c.ports(),
+	f := serveFlags{files: c.files(), ports: c.ports(), cluster: c.cluster(),
 		health: c.flags.String("health", ":9902", "address of /healthz, /readyz and /metrics; off: none"),
 		admin:  c.flags.String("admin", "127.0.0.1:9901", "address of /debug, or unix:PATH; off: none"),
 		token:  c.flags.String("admin-token-file", "", "file with the token that --admin asks for"),
@@ -80,9 +84,6 @@ func runServe(ctx context.Context, c *call) error {
 }
 
 func newProcess(c *call, f serveFlags) (*process, error) {
-	if len(f.files.values) == 0 {
-		return nil, &usageError{"-f is missing: name a file or folder of Kubernetes YAML"}
-	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(*f.level)); err != nil {
 		return nil, &usageError{fmt.Sprintf("--log-level is %q; write debug, info, warn or error", *f.level)}
@@ -106,11 +107,40 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.loop = control.New(translate.New(opt), p.feed, p.log)
+	allow := allowedWithFiles
+	if len(f.files.values) == 0 {
+		allow = allowedInCluster
+		ko, err := f.cluster.options(c, &p.opt)
+		if err != nil {
+			return nil, err
+		}
+		ko.Log = p.log
+		if p.kube, err = kube.New(ko); err != nil {
+			return nil, err
+		}
+	} else if err := f.cluster.names(&p.opt); err != nil {
+		return nil, err
+	}
+	p.loop = control.New(translate.New(p.opt), p.feed, p.log)
 	p.edge = edge.New(edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
-		Allow: allowedWithFiles, Lookup: net.DefaultResolver.LookupNetIP})
+		Allow: allow, Lookup: net.DefaultResolver.LookupNetIP})
 	p.metrics()
 	return p, nil
+}
+
+// source is where objects come from.
+type source interface {
+	// Run hands on all objects at first, then each change, until ctx ends, and returns nil then.
+	Run(ctx context.Context, apply func(objects.Change, []diag.Fault)) error
+}
+
+// source opens what is served: files, else the cluster.
+func (p *process) source() (source, error) {
+	if p.kube == nil {
+		return manifest.Open(p.flags.files.values, p.log)
+	}
+	p.loop.Fetch(p.kube.Fetch)
+	return clusterSource{p.kube, p}, nil
 }
 
 // allowedWithFiles says which backend addresses may be dialled when files are the source: loopback may, what reaches no host
@@ -122,7 +152,7 @@ func allowedWithFiles(a netip.Addr) bool {
 // run serves until a signal or the end of ctx, then drains.
 func (p *process) run(ctx context.Context) error {
 	defer func() { _ = p.recorder.Close() }()
-	source, err := manifest.Open(p.flags.files.values, p.log)
+	source, err := p.source()
 	if err != nil {
 		return err
 	}
@@ -141,11 +171,15 @@ func (p *process) run(ctx context.Context) error {
 	wg.Go(func() {
 		var once sync.Once
 		err := source.Run(background, func(ch objects.Change, faults []diag.Fault) {
-			once.Do(func() { ch.Upserts = append(defaults(), ch.Upserts...) })
+			once.Do(func() {
+				if p.kube == nil {
+					ch.Upserts = append(defaults(p.opt), ch.Upserts...)
+				}
+			})
 			p.loop.Apply(ch, faults)
 		})
 		if err != nil && background.Err() == nil {
-			failed <- fmt.Errorf("watching files: %w", err)
+			failed <- fmt.Errorf("watching: %w", err)
 		}
 	})
 	wg.Go(func() { p.loop.Run(background) })
@@ -281,10 +315,15 @@ func (p *process) serveHTTP(ctx context.Context, address string, h http.Handler)
 
 // waiting is what readiness still waits for.
 func (p *process) waiting() []string {
-	if !p.edge.Ready() {
-		return []string{"the first configuration"}
+	if p.edge.Ready() {
+		return nil
 	}
-	return nil
+	if p.kube != nil {
+		if kinds := p.kube.Waiting(); len(kinds) > 0 {
+			return []string{"the cluster's " + strings.Join(kinds, ", ")}
+		}
+	}
+	return []string{"the first configuration"}
 }
 
 var errNotReady = errors.New("the first configuration is not live yet")

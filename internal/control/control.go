@@ -23,8 +23,11 @@ type Loop struct {
 
 	mu     sync.Mutex // one change at a time
 	store  *objects.Store
-	first  bool
+	first  bool // nothing was published yet
+	begun  bool // the translator has seen everything
 	logged map[string]bool
+	fetch  func([]objects.Key)
+	live   live
 
 	view atomic.Pointer[View]
 }
@@ -37,18 +40,30 @@ type View struct {
 
 // New returns a loop over an empty store.
 func New(t *translate.Translator, f *feed.Memory, log *slog.Logger) *Loop {
-	return &Loop{translator: t, feed: f, log: log, store: objects.NewStore(), first: true, logged: map[string]bool{}}
+	return &Loop{translator: t, feed: f, log: log, store: objects.NewStore(), first: true, logged: map[string]bool{}, live: newLive()}
 }
+
+// Fetch has f called, before the first Apply, with the objects whose bodies something needs, whenever these change: f must not
+// block, and brings each of them by a later Apply. Nothing is published before the bodies that the first configuration needs are
+// there.
+func (l *Loop) Fetch(f func([]objects.Key)) { l.fetch = f }
 
 // Apply takes a change of objects and all faults of the source, and publishes what follows from them before it returns.
 func (l *Loop) Apply(c objects.Change, input []diag.Fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	touched := l.store.Apply(c)
-	if l.first {
+	if !l.begun {
 		touched = nil
 	}
+	l.begun = true
 	r := l.translator.Update(l.store, touched)
+	if l.fetch != nil {
+		l.fetch(r.Pending)
+	}
+	if l.first && len(r.Pending) > 0 && l.fetch != nil {
+		return
+	}
 	first := l.first
 	l.first = false
 	old := l.view.Load()
@@ -60,6 +75,8 @@ func (l *Loop) Apply(c objects.Change, input []diag.Fault) {
 		s.Config, s.Endpoints, s.Secrets = r.Config, r.Endpoints, r.Secrets
 		return r.ConfigChanged || first, r.EndpointsChanged || first, r.SecretsChanged || first
 	})
+	st, _ := l.feed.Latest()
+	l.live.published(r.Report, st, len(r.Pending) == 0)
 	l.tell(old.Input, input)
 	for ref, o := range r.Report.Since(old.Report) {
 		var was, is []diag.Fault
@@ -81,6 +98,7 @@ func (l *Loop) Run(ctx context.Context) {
 	var seen []diag.Fault
 	for {
 		a, changed := l.feed.Acked()
+		l.live.acked(a)
 		l.mu.Lock()
 		l.tell(seen, a.Faults)
 		seen = a.Faults

@@ -40,8 +40,29 @@ type Object struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Parents    []Parent    `json:"parents,omitempty"`
 	Listeners  []Listener  `json:"listeners,omitempty"`
-	Addresses  []string    `json:"addresses,omitempty"` // wanted, as spec.addresses has them
+	Addresses  []Address   `json:"addresses,omitempty"` // at which clients reach a Gateway, an IngressClass or an Ingress
+	Exposure   *Exposure   `json:"exposure,omitempty"`  // the Service that a Gateway or IngressClass wants; nil: none
+	Features   []string    `json:"features,omitempty"`  // of a GatewayClass: what it supports, sorted
+	Ours       bool        `json:"ours,omitempty"`      // its status is for this installation to write
 	Faults     []Fault     `json:"faults,omitempty"`
+}
+
+// Address is one address in the terms of a Gateway's status.
+type Address struct {
+	Type  string `json:"type"` // IPAddress or Hostname
+	Value string `json:"value"`
+}
+
+// Exposure is the Service through which clients reach the listeners of a Gateway or IngressClass.
+type Exposure struct {
+	Service       string            `json:"service"`         // its name; it lies in the namespace of the installation
+	Ports         []int32           `json:"ports"`           // that clients use, sorted
+	Type          string            `json:"type"`            // LoadBalancer, NodePort, ClusterIP
+	Class         string            `json:"class,omitempty"` // loadBalancerClass
+	TrafficPolicy string            `json:"externalTrafficPolicy,omitempty"`
+	Address       string            `json:"address,omitempty"` // asked for, "" any
+	Labels        map[string]string `json:"labels,omitempty"`  // beside those that mark the Service as ours
+	Annotations   map[string]string `json:"annotations,omitempty"`
 }
 
 // Report is what one translation concluded, by object. It is not changed once it is made: With makes another, and shares

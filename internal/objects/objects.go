@@ -29,6 +29,8 @@ type Secret struct {
 	Material secret.Material
 	// Pending says that only the metadata is known yet: the body has not been fetched.
 	Pending bool
+	// Problem is why the body cannot be had, "" if it can.
+	Problem string
 }
 
 // Kind describes one kind of object. Gatehouse reads no two kinds of the same name from different groups.

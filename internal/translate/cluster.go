@@ -170,6 +170,7 @@ func (p *pass) backend() {
 	}
 	v.annotations(b)
 	v.acceptIfFaultless()
+	v.Ours = true
 	p.verdict(v)
 }
 

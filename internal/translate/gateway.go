@@ -18,6 +18,7 @@ import (
 // attachment is what routes need to know of a Gateway, or Ingresses of an IngressClass.
 type attachment struct {
 	Listeners []attachPoint
+	Addresses []diag.Address // of an IngressClass
 }
 
 // attachPoint is one listener as routes see it.
@@ -68,14 +69,17 @@ func (p *pass) gateway() {
 type gatewayPass struct {
 	*pass
 	verdict
-	gw     *gatewayv1.Gateway
-	params parameters
-	addrs  []netip.Addr
-	points []attachPoint
+	gw       *gatewayv1.Gateway
+	params   parameters
+	exposure *exposure
+	addrs    []netip.Addr
+	points   []attachPoint
 }
 
 func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
 	reason, message := g.parametersOf(class)
+	g.exposure = g.pass.expose(g.Ref, &g.params)
+	g.exposure.infrastructure(g.gw.Spec.Infrastructure)
 	if r, m := g.addresses(); reason == "" {
 		reason, message = r, m
 	}
@@ -84,10 +88,16 @@ func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
 		g.listener(i, conflicts[i], reason == "")
 	}
 	g.redirects()
+	g.Ours = true
+	g.Exposure = g.exposure.Want
+	if e := g.Exposure; e != nil && len(e.Ports) == 0 {
+		g.Exposure = nil // a Service without ports cannot be
+	}
+	g.Addresses = g.exposure.addresses(g.Addresses)
 	g.conditions(reason, message)
 	g.annotations(g.gw)
 	p := g.pass
-	p.say(topic{kind: attachTopic, ref: g.Ref}, &attachment{g.points})
+	p.say(topic{kind: attachTopic, ref: g.Ref}, &attachment{Listeners: g.points})
 	p.say(topic{kind: gatewayTopic, ref: g.Ref}, &gatewayDetail{g.Object})
 }
 
@@ -144,8 +154,17 @@ func (g *gatewayPass) addresses() (reason, message string) {
 			reason, message = "UnsupportedAddress", fmt.Sprintf("%s: %q is not an IP address", path, a.Value)
 			continue
 		}
+		if e := g.exposure.Want; e != nil {
+			if e.Address != "" || e.Type != "LoadBalancer" {
+				g.fault(path, "AddressNotUsable", "name one address, or use exposure: Host", "a Service of type %s is asked for one address at most", e.Type)
+				reason, message = "UnsupportedAddress", path+": a Service of type "+e.Type+" is asked for one address at most"
+				continue
+			}
+			e.Address = ip.String()
+			continue
+		}
 		g.addrs = append(g.addrs, ip)
-		g.Addresses = append(g.Addresses, ip.String())
+		g.Addresses = append(g.Addresses, diag.Address{Type: string(gatewayv1.IPAddressType), Value: ip.String()})
 	}
 	return reason, message
 }
@@ -202,9 +221,12 @@ func (g *gatewayPass) listener(i int, conflict string, usable bool) {
 		reason, message = conflict, g.conflictText(l, conflict)
 		g.fault(path, conflict, "", "%s", message)
 	}
+	if reason == "" || conflict != "" {
+		g.exposure.wantPort(l.Port)
+	}
 	point.Live = usable && reason == ""
 	served := point.Live && (tls == nil || len(tls.Certificates) > 0 || tls.Default != "")
-	d.Conditions = g.listenerConditions(reason, message, conflict, unresolved, served)
+	d.Conditions = g.listenerConditions(l, reason, message, conflict, unresolved, served)
 	if point.Live {
 		d.Key = point.Key
 		g.emit(l, path, &point, tls)
@@ -341,7 +363,7 @@ func (g *gatewayPass) conflictText(l *gatewayv1.Listener, conflict string) strin
 	return fmt.Sprintf("its port and hostname are also those of listener %s: none of them is served", strings.Join(others, ", "))
 }
 
-func (g *gatewayPass) listenerConditions(reason, message, conflict string, unresolved *refusal, served bool) []diag.Condition {
+func (g *gatewayPass) listenerConditions(l *gatewayv1.Listener, reason, message, conflict string, unresolved *refusal, served bool) []diag.Condition {
 	v := g.verdict
 	var out []diag.Condition
 	if reason == "" {
@@ -360,6 +382,8 @@ func (g *gatewayPass) listenerConditions(reason, message, conflict string, unres
 		out = append(out, v.condition(resolvedRefs, false, unresolved.reason, unresolved.message))
 	}
 	switch {
+	case served && len(g.exposure.binds(uint16(l.Port))) == 0:
+		out = append(out, v.condition(programmed, false, pending, "no port of the pods is assigned yet"))
 	case served && (unresolved == nil || unresolved.reason == "InvalidRouteKinds"):
 		out = append(out, v.condition(programmed, true, programmed, ""))
 	case unresolved != nil && reason == "":
@@ -372,14 +396,13 @@ func (g *gatewayPass) listenerConditions(reason, message, conflict string, unres
 
 // emit makes the IR's listener.
 func (g *gatewayPass) emit(l *gatewayv1.Listener, path string, point *attachPoint, tls *ir.TLS) {
-	addrs := g.addrs
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{g.t.o.BindAddress}
-	}
 	out := &ir.Listener{Key: point.Key, Source: sourceOf(g.Ref, path), Group: keyOf(g.Ref), Port: uint16(l.Port), Protocol: string(l.Protocol),
 		Hostname: point.Hostname, TLS: tls, Client: g.clientPolicy(g.Ref, point.Name), Created: g.gw.CreationTimestamp.UTC()}
-	for _, a := range addrs {
+	for _, a := range g.addrs {
 		out.Binds = append(out.Binds, ir.Bind{Address: a, Port: out.Port})
+	}
+	if len(g.addrs) == 0 {
+		out.Binds = g.exposure.binds(out.Port)
 	}
 	g.pass.say(topic{kind: listenerSink, name: point.Key}, out)
 }
@@ -449,9 +472,13 @@ func (g *gatewayPass) conditions(reason, message string) {
 	default:
 		g.add(accepted, true, accepted, "")
 	}
-	if served > 0 {
+	why, unreached := g.exposure.unreached()
+	switch {
+	case live > 0 && why != "":
+		g.add(programmed, false, why, unreached)
+	case served > 0:
 		g.add(programmed, true, programmed, "")
-	} else {
+	default:
 		g.add(programmed, false, invalid, cmp.Or(message, "no listener can be served"))
 	}
 }
@@ -489,6 +516,7 @@ func (p *pass) gatewayClass() {
 		return
 	}
 	v := newVerdict(ref, class)
+	v.Ours, v.Features = true, SupportedFeatures()
 	if _, bad := p.classParameters(class); bad != nil {
 		v.fault("spec.parametersRef", invalidParameters, bad.hint, "%s", bad.message)
 		v.add(accepted, false, invalidParameters, withHint("spec.parametersRef: "+bad.message, bad.hint))

@@ -59,6 +59,7 @@ func (p *pass) httpRoute() {
 	if len(r.fragments) > 0 {
 		r.sayClusters()
 	}
+	r.Ours = len(r.Parents) > 0
 	if len(r.Parents)+len(r.Faults) > 0 {
 		p.verdict(r.verdict)
 	}

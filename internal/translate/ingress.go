@@ -52,6 +52,7 @@ func (p *pass) ingress() {
 	i.defaultBackend()
 	i.emit()
 	i.annotations(ing, httpsRedirectAnnotation)
+	i.Ours, i.Addresses = true, a.Addresses
 	p.verdict(i.verdict)
 }
 

@@ -23,6 +23,7 @@ const (
 type classDetail struct {
 	Created     time.Time
 	Certificate string // the default one's handle
+	HTTP, HTTPS []ir.Bind
 }
 
 // classCertificate is a certificate that an Ingress wants, and what its order depends on.
@@ -53,6 +54,11 @@ func (p *pass) ingressClass() {
 		}
 	}
 	v.annotations(class)
+	v.Ours = true
+	e := p.expose(ref, params)
+	e.wantPort(int32(p.t.o.HTTPPort))
+	e.wantPort(int32(p.t.o.HTTPSPort))
+	v.Exposure, v.Addresses = e.Want, e.addresses(nil)
 	p.verdict(v)
 	http := attachPoint{Key: keyOf(ref, httpListener), Name: httpListener, Protocol: ir.HTTP, Port: int32(p.t.o.HTTPPort), Live: true}
 	https := attachPoint{Key: keyOf(ref, httpsListener), Name: httpsListener, Protocol: ir.HTTPS, Port: int32(p.t.o.HTTPSPort), Live: true, HSTS: params.HSTS}
@@ -63,8 +69,9 @@ func (p *pass) ingressClass() {
 		}
 		http.Redirect = &redirect{p.t.o.HTTPSPort, by}
 	}
-	p.say(topic{kind: attachTopic, ref: ref}, &attachment{[]attachPoint{http, https}})
-	p.say(topic{kind: classTopic, name: ref.Name}, &classDetail{class.CreationTimestamp.UTC(), params.Certificate})
+	p.say(topic{kind: attachTopic, ref: ref}, &attachment{Listeners: []attachPoint{http, https}, Addresses: v.Addresses})
+	p.say(topic{kind: classTopic, name: ref.Name}, &classDetail{class.CreationTimestamp.UTC(), params.Certificate,
+		e.binds(p.t.o.HTTPPort), e.binds(p.t.o.HTTPSPort)})
 	if params.Certificate != "" {
 		p.say(topic{kind: secretTopic, name: params.Certificate}, true)
 	}
@@ -96,10 +103,10 @@ func (p *pass) classListeners() {
 	d := details[0]
 	ref := refOf("IngressClass", "", name)
 	http := &ir.Listener{Key: keyOf(ref, httpListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPPort,
-		Binds: []ir.Bind{{Address: p.t.o.BindAddress, Port: p.t.o.HTTPPort}}, Protocol: ir.HTTP, Created: d.Created,
+		Binds: d.HTTP, Protocol: ir.HTTP, Created: d.Created,
 		Client: p.clientPolicy(ref, httpListener)}
 	https := &ir.Listener{Key: keyOf(ref, httpsListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPSPort,
-		Binds: []ir.Bind{{Address: p.t.o.BindAddress, Port: p.t.o.HTTPSPort}}, Protocol: ir.HTTPS, Created: d.Created,
+		Binds: d.HTTPS, Protocol: ir.HTTPS, Created: d.Created,
 		Client: p.clientPolicy(ref, httpsListener), TLS: &ir.TLS{Certificates: p.classCertificates(name), Default: d.Certificate}}
 	p.say(topic{kind: listenerSink, name: http.Key}, http)
 	p.say(topic{kind: listenerSink, name: https.Key}, https)

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"net/netip"
@@ -20,6 +21,8 @@ type parameters struct {
 	RedirectBy  ir.Source
 	HSTS        *lowered
 	Certificate string // handle, "" none
+	Exposure    string // "" not said
+	Service     v1alpha1.ServiceParameters
 }
 
 // lay fills what q, which is farther away, says and p does not.
@@ -32,6 +35,13 @@ func (q *parameters) lay(far *parameters) {
 	}
 	if q.Certificate == "" {
 		q.Certificate = far.Certificate
+	}
+	q.Exposure = cmp.Or(q.Exposure, far.Exposure)
+	q.Service.Type = cmp.Or(q.Service.Type, far.Service.Type)
+	q.Service.LoadBalancerClass = cmp.Or(q.Service.LoadBalancerClass, far.Service.LoadBalancerClass)
+	q.Service.ExternalTrafficPolicy = cmp.Or(q.Service.ExternalTrafficPolicy, far.Service.ExternalTrafficPolicy)
+	if q.Service.Annotations == nil {
+		q.Service.Annotations = far.Service.Annotations
 	}
 }
 
@@ -71,6 +81,19 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 			v.fault("spec.defaultCertificateRef", invalidCertificateRef, r.hint, "%s", r.message)
 		}
 		out.Certificate = handle
+	}
+	if i := o.Spec.Infrastructure; i != nil {
+		v.enum("spec.infrastructure.mode", i.Mode, "Shared")
+		out.Exposure = v.enum("spec.infrastructure.exposure", i.Exposure, ExposureService, ExposureHost)
+		if i.Service != nil {
+			out.Service = *i.Service
+			out.Service.Type = v.enum("spec.infrastructure.service.type", i.Service.Type, "LoadBalancer", "NodePort", "ClusterIP")
+			out.Service.ExternalTrafficPolicy = v.enum("spec.infrastructure.service.externalTrafficPolicy", i.Service.ExternalTrafficPolicy, "Cluster", "Local")
+		}
+		if p.t.o.Namespace == "" && out.Exposure == ExposureService {
+			v.warn("spec.infrastructure.exposure", "", "sockets are bound as with Host", "Service has no effect without a cluster")
+			out.Exposure = ""
+		}
 	}
 	if b := o.Spec.BackendAddresses; b != nil {
 		v.warn("spec.backendAddresses", "", "", "has no effect yet: with files loopback and private addresses are allowed, link-local ones are not")
@@ -112,6 +135,7 @@ func (p *pass) parameters() {
 	v := newVerdict(ref, o)
 	_, v.Faults = p.read(o)
 	v.acceptIfFaultless()
+	v.Ours = true
 	p.verdict(v)
 }
 
@@ -147,6 +171,8 @@ func (p *pass) pair() {
 	if !st.Pending {
 		crt, key := s.Material.Data["tls.crt"], s.Material.Data["tls.key"]
 		switch {
+		case s.Problem != "":
+			st.Problem = s.Problem
 		case crt.Len() == 0:
 			st.Problem = "has no tls.crt"
 		case key.Len() == 0:

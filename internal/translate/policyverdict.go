@@ -52,6 +52,7 @@ func (p *pass) policyVerdict() {
 	for i, r := range targetRefs(o) {
 		p.policyAt(v, i, r, o.GetNamespace(), problem)
 	}
+	v.Ours = true
 	p.verdict(v)
 }
 

@@ -24,9 +24,13 @@ import (
 type Options struct {
 	GatewayController string // GatewayClasses with this controllerName are ours: "gatehouse.dev/gateway"
 	IngressController string // IngressClasses with this controller are ours: "gatehouse.dev/ingress"
-	HTTPPort          uint16 // where IngressClasses listen, for clients and for the socket
+	HTTPPort          uint16 // where IngressClasses listen for clients, and with exposure Host for the socket
 	HTTPSPort         uint16
 	BindAddress       netip.Addr    // of every socket that its object gives no address; invalid: every address
+	Exposure          string        // of what says nothing of it: ExposureHost ("" too) or ExposureService
+	Namespace         string        // of the installation: where its Services lie
+	Publish           string        // "namespace/name" of a Service whose addresses are those of everything with exposure Host; "": none
+	HostAddresses     []string      // with exposure Host, of everything that has no other
 	Loopback          bool          // backends on loopback addresses are in order: the source is files
 	Steps             []policy.Step // builtin's list; its order is that of attached steps of one phase and level
 }

@@ -1,0 +1,293 @@
+package kube
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+)
+
+// statusWriter works out what the status of one object should be. It changes nothing of what others wrote: conditions of types that
+// are not ours, entries of other controllers.
+type statusWriter struct {
+	controller string      // by which entries are ours
+	now        metav1.Time // of conditions that change
+}
+
+// status is what the status of o should be, given the verdict d (nil or not ours: nothing of ours should be in it), and whether
+// that is not what it is. It changes neither.
+func (w statusWriter) status(o objects.Object, d *diag.Object) (status any, differs bool) {
+	if d != nil && !d.Ours {
+		d = nil
+	}
+	switch o := o.(type) {
+	case *gatewayv1.GatewayClass:
+		return w.gatewayClass(o, d)
+	case *gatewayv1.Gateway:
+		return w.gateway(o, d)
+	case *gatewayv1.HTTPRoute:
+		return w.route(o, d)
+	case *networkingv1.Ingress:
+		return w.ingress(o, d)
+	case *v1alpha1.ProtectionPolicy:
+		return w.policy(o.Status, o.Spec.TargetRefs, d)
+	case *v1alpha1.ClientTrafficPolicy:
+		return w.policy(o.Status, o.Spec.TargetRefs, d)
+	case *v1alpha1.Backend:
+		return w.conditionsOnly(o.Status, d)
+	case *v1alpha1.GatewayParameters:
+		return w.conditionsOnly(o.Status, d)
+	}
+	return nil, false
+}
+
+// conditions merges ours into those that are there: one of ours that says nothing new keeps the time of its last change, one of
+// ours (by owned) that is no longer concluded goes, one of another type stays where it is.
+func (w statusWriter) conditions(have []metav1.Condition, want []diag.Condition, owned ...string) []metav1.Condition {
+	out := make([]metav1.Condition, 0, len(have)+len(want))
+	done := map[string]bool{}
+	for _, h := range have {
+		if c := diag.Find(want, h.Type); c != nil && !done[h.Type] {
+			out = append(out, w.condition(*c, &h))
+			done[h.Type] = true
+		} else if !slices.Contains(owned, h.Type) {
+			out = append(out, h)
+		}
+	}
+	for _, c := range want {
+		if !done[c.Type] {
+			out = append(out, w.condition(c, nil))
+		}
+	}
+	if len(out) == 0 {
+		return have[:0:0]
+	}
+	return out
+}
+
+// longest a condition's message may be (metav1.Condition).
+const longestMessage = 32768
+
+func (w statusWriter) condition(c diag.Condition, old *metav1.Condition) metav1.Condition {
+	out := metav1.Condition{Type: c.Type, Status: metav1.ConditionFalse, Reason: c.Reason, Message: c.Message,
+		ObservedGeneration: c.ObservedGeneration, LastTransitionTime: w.now}
+	if c.Unknown {
+		out.Status = metav1.ConditionUnknown
+	} else if c.Status {
+		out.Status = metav1.ConditionTrue
+	}
+	if len(out.Message) > longestMessage {
+		out.Message = out.Message[:longestMessage]
+	}
+	if old != nil && old.Status == out.Status {
+		out.LastTransitionTime = old.LastTransitionTime
+	}
+	return out
+}
+
+func (w statusWriter) gatewayClass(o *gatewayv1.GatewayClass, d *diag.Object) (any, bool) {
+	if d == nil {
+		return nil, false // another controller's
+	}
+	s := o.Status.DeepCopy()
+	s.Conditions = w.conditions(s.Conditions, d.Conditions, "Accepted")
+	s.SupportedFeatures = nil
+	for _, f := range d.Features {
+		s.SupportedFeatures = append(s.SupportedFeatures, gatewayv1.SupportedFeature{Name: gatewayv1.FeatureName(f)})
+	}
+	return s, !reflect.DeepEqual(s, &o.Status)
+}
+
+func (w statusWriter) gateway(o *gatewayv1.Gateway, d *diag.Object) (any, bool) {
+	if d == nil {
+		return nil, false // another controller's: it has overwritten ours, or will
+	}
+	s := o.Status.DeepCopy()
+	s.Conditions = w.conditions(s.Conditions, d.Conditions, "Accepted", "Programmed")
+	s.Addresses = nil
+	for _, a := range d.Addresses[:min(len(d.Addresses), 16)] {
+		kind := gatewayv1.AddressType(a.Type)
+		s.Addresses = append(s.Addresses, gatewayv1.GatewayStatusAddress{Type: &kind, Value: a.Value})
+	}
+	old := map[string]gatewayv1.ListenerStatus{}
+	for _, l := range s.Listeners {
+		old[string(l.Name)] = l
+	}
+	s.Listeners = nil
+	for _, l := range d.Listeners {
+		out := gatewayv1.ListenerStatus{Name: gatewayv1.SectionName(l.Name), AttachedRoutes: l.AttachedRoutes, SupportedKinds: []gatewayv1.RouteGroupKind{},
+			Conditions: w.conditions(old[l.Name].Conditions, l.Conditions, "Accepted", "Conflicted", "ResolvedRefs", "Programmed")}
+		for _, k := range l.SupportedKinds {
+			group := gatewayv1.Group(k.Group)
+			out.SupportedKinds = append(out.SupportedKinds, gatewayv1.RouteGroupKind{Group: &group, Kind: gatewayv1.Kind(k.Kind)})
+		}
+		s.Listeners = append(s.Listeners, out)
+	}
+	return s, !reflect.DeepEqual(s, &o.Status)
+}
+
+// mostParents is how many entries a route's status may have.
+const mostParents = 32
+
+func (w statusWriter) route(o *gatewayv1.HTTPRoute, d *diag.Object) (any, bool) {
+	out := []gatewayv1.RouteParentStatus{}
+	var ours []gatewayv1.RouteParentStatus
+	for _, p := range o.Status.Parents {
+		if string(p.ControllerName) == w.controller {
+			ours = append(ours, p)
+		} else {
+			out = append(out, p)
+		}
+	}
+	if d != nil {
+		for _, ref := range o.Spec.ParentRefs {
+			i := slices.IndexFunc(d.Parents, func(p diag.Parent) bool { return sameParent(o.Namespace, &ref, &p) })
+			if i < 0 || len(out) >= mostParents {
+				continue
+			}
+			var old []metav1.Condition
+			if j := slices.IndexFunc(ours, func(p gatewayv1.RouteParentStatus) bool { return reflect.DeepEqual(p.ParentRef, ref) }); j >= 0 {
+				old = ours[j].Conditions
+			}
+			out = append(out, gatewayv1.RouteParentStatus{ParentRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
+				Conditions: w.conditions(old, d.Parents[i].Conditions, "Accepted", "ResolvedRefs", "PartiallyInvalid")})
+		}
+	}
+	s := gatewayv1.HTTPRouteStatus{RouteStatus: gatewayv1.RouteStatus{Parents: out}}
+	return &s, !(len(out) == 0 && len(o.Status.Parents) == 0) && !reflect.DeepEqual(out, o.Status.Parents)
+}
+
+// sameParent says whether a verdict is about a parentRef.
+func sameParent(namespace string, ref *gatewayv1.ParentReference, p *diag.Parent) bool {
+	kind, section, port := "Gateway", "", int32(0)
+	if ref.Kind != nil {
+		kind = string(*ref.Kind)
+	}
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	if ref.SectionName != nil {
+		section = string(*ref.SectionName)
+	}
+	if ref.Port != nil {
+		port = *ref.Port
+	}
+	return p.Ref.Kind == kind && p.Ref.Namespace == namespace && p.Ref.Name == string(ref.Name) && p.SectionName == section && p.Port == port
+}
+
+func (w statusWriter) ingress(o *networkingv1.Ingress, d *diag.Object) (any, bool) {
+	if d == nil {
+		return nil, false // its new controller writes it; without one nobody would believe it
+	}
+	var out []networkingv1.IngressLoadBalancerIngress
+	for _, a := range d.Addresses {
+		if a.Type == string(gatewayv1.HostnameAddressType) {
+			out = append(out, networkingv1.IngressLoadBalancerIngress{Hostname: a.Value})
+		} else {
+			out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.Value})
+		}
+	}
+	s := networkingv1.IngressStatus{LoadBalancer: networkingv1.IngressLoadBalancerStatus{Ingress: out}}
+	same := slices.EqualFunc(out, o.Status.LoadBalancer.Ingress, func(a, b networkingv1.IngressLoadBalancerIngress) bool {
+		return a.IP == b.IP && a.Hostname == b.Hostname
+	})
+	return &s, !same
+}
+
+// mostAncestors is how many entries a policy's status may have (GEP-713).
+const mostAncestors = 16
+
+func (w statusWriter) policy(have v1alpha1.PolicyStatus, refs []v1alpha1.TargetRef, d *diag.Object) (any, bool) {
+	out := []gatewayv1.PolicyAncestorStatus{}
+	var ours []gatewayv1.PolicyAncestorStatus
+	for _, a := range have.Ancestors {
+		if string(a.ControllerName) == w.controller {
+			ours = append(ours, a)
+		} else {
+			out = append(out, a)
+		}
+	}
+	if d != nil {
+		for _, p := range d.Parents {
+			if len(out) >= mostAncestors {
+				break
+			}
+			ref := ancestorRef(p)
+			var old []metav1.Condition
+			if j := slices.IndexFunc(ours, func(a gatewayv1.PolicyAncestorStatus) bool { return reflect.DeepEqual(a.AncestorRef, ref) }); j >= 0 {
+				old = ours[j].Conditions
+			}
+			out = append(out, gatewayv1.PolicyAncestorStatus{AncestorRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
+				Conditions: w.conditions(old, p.Conditions, "Accepted", "Programmed", "OverlapFree")})
+		}
+	}
+	s := have.DeepCopy()
+	s.Ancestors = out
+	return s, !(len(out) == 0 && len(have.Ancestors) == 0) && !reflect.DeepEqual(out, have.Ancestors)
+}
+
+func ancestorRef(p diag.Parent) gatewayv1.ParentReference {
+	group, kind := gatewayv1.Group(p.Ref.Group), gatewayv1.Kind(p.Ref.Kind)
+	out := gatewayv1.ParentReference{Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(p.Ref.Name)}
+	if p.Ref.Namespace != "" {
+		ns := gatewayv1.Namespace(p.Ref.Namespace)
+		out.Namespace = &ns
+	}
+	if p.SectionName != "" {
+		section := gatewayv1.SectionName(p.SectionName)
+		out.SectionName = &section
+	}
+	return out
+}
+
+// conditionsOnly is for kinds that attach to nothing.
+func (w statusWriter) conditionsOnly(have v1alpha1.PolicyStatus, d *diag.Object) (any, bool) {
+	if d == nil {
+		return nil, false
+	}
+	s := have.DeepCopy()
+	s.Conditions = w.conditions(s.Conditions, d.Conditions, "Accepted")
+	return s, !reflect.DeepEqual(s, &have)
+}
+
+// patch is the JSON merge patch (RFC 7396) that makes status the status of o, refused if o is not the newest version. A merge patch
+// keeps what it does not name, so fields that are to be empty are named.
+func patch(o objects.Object, status any) ([]byte, error) {
+	b, err := json.Marshal(status)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return nil, err
+	}
+	for _, f := range listFields(status) {
+		if _, ok := fields[f]; !ok {
+			fields[f] = nil
+		}
+	}
+	if s, ok := status.(*networkingv1.IngressStatus); ok && len(s.LoadBalancer.Ingress) == 0 {
+		fields["loadBalancer"] = map[string]any{"ingress": nil}
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion()}, "status": fields})
+}
+
+// listFields are the fields of a status that are left out of its JSON when they are empty.
+func listFields(status any) []string {
+	switch status.(type) {
+	case *gatewayv1.GatewayClassStatus:
+		return []string{"conditions", "supportedFeatures"}
+	case *gatewayv1.GatewayStatus:
+		return []string{"addresses", "conditions", "listeners"}
+	case *v1alpha1.PolicyStatus:
+		return []string{"ancestors", "conditions"}
+	}
+	return nil
+}
