@@ -7,8 +7,9 @@ SHELL := bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod bench/go.mod))
+NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod bench/go.mod))
 LINT := .cache/bin/golangci-lint
+CONTROLLER_GEN := .cache/bin/controller-gen
 # The race detector needs a C compiler; tests do not.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null && echo -race)
 
@@ -36,7 +37,7 @@ test: ## Run all tests; needs only Go (ARGS='-run Name' to choose)
 	  (cd $$m && $(GO) test $(RACE) $(ARGS) -json ./...) | $(GO) -C tools run ./testlog; done
 
 .PHONY: check
-check: check-format check-vet check-lint check-modules ## Check format, vet, lint, architecture and modules
+check: check-format check-generate check-vet check-lint check-modules ## Check format, vet, lint, architecture and modules
 	$(GO) test -count=1 .
 
 .PHONY: check-format
@@ -51,7 +52,7 @@ check-vet:
 .PHONY: check-lint
 check-lint: $(LINT)
 	$(LINT) run ./...
-	@for m in $(NESTED); do echo "$(LINT) run $$m"; (cd $$m && ../$(LINT) run --config ../.golangci.yml ./...); done
+	@for m in $(NESTED); do echo "$(LINT) run $$m"; (cd $$m && $(CURDIR)/$(LINT) run --config $(CURDIR)/.golangci.yml ./...); done
 
 # go.mod and go.sum list what is used, no more and no less. tools only pins programs; to check it downloads half the world.
 .PHONY: check-modules
@@ -61,6 +62,24 @@ check-modules:
 # Built once for a version of tools/go.mod; it takes some minutes.
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# generated DIR writes what is made from api/v1alpha1 under DIR: deep copies, and the CRDs of the chart.
+generated = $(CONTROLLER_GEN) paths=./api/... object output:object:dir=$(1)/api/v1alpha1 \
+	crd:omitToolVersion=true,headerFile=tools/generate/header.txt output:crd:dir=$(1)/charts/gatehouse/crds
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Make deep copies and CRDs from the types in api/
+	rm -f charts/gatehouse/crds/*.yaml
+	$(call generated,.)
+
+.PHONY: check-generate
+check-generate: $(CONTROLLER_GEN)
+	@out=$$(mktemp -d); trap "rm -rf $$out" EXIT; $(call generated,$$out); \
+	diff -u api/v1alpha1/zz_generated.deepcopy.go $$out/api/v1alpha1/zz_generated.deepcopy.go && \
+	diff -ru charts/gatehouse/crds $$out/charts/gatehouse/crds || { echo 'generated files are stale: run make generate'; exit 1; }
+
+$(CONTROLLER_GEN): tools/generate/go.mod tools/generate/go.sum
+	cd tools/generate && CGO_ENABLED=0 $(GO) build -o ../../$@ sigs.k8s.io/controller-tools/cmd/controller-gen
 
 .PHONY: golden
 golden: ## Accept what the code now prints as the tests' golden files; read the diff

@@ -17,18 +17,31 @@ const (
 // TargetRef names an object in the policy's own namespace (or a cluster-wide one) that a policy attaches to.
 type TargetRef struct {
 	// Group of the target: gateway.networking.k8s.io, networking.k8s.io, gatehouse.dev, or "" for a Service.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Group string `json:"group"`
 	// Kind of the target, for example Gateway, IngressClass, Ingress, HTTPRoute, Service.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Kind string `json:"kind"`
 	// Name of the target.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// SectionName narrows the policy to one listener of a Gateway or one named rule of a route.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	SectionName string `json:"sectionName,omitempty"`
 }
 
 // Backend is a set of endpoints outside the cluster's Services, by address or DNS name.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=gatehouse,shortName=ghb
+// +kubebuilder:printcolumn:name=Accepted,type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
 type Backend struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -42,36 +55,67 @@ type Backend struct {
 // BackendSpec is what a Backend consists of.
 type BackendSpec struct {
 	// Endpoints that answer alike. At least one.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=atomic
 	Endpoints []BackendEndpoint `json:"endpoints"`
 	// TLS to the endpoints; absent: cleartext.
 	TLS *BackendTLS `json:"tls,omitempty"`
 }
 
 // BackendEndpoint is one endpoint: exactly one of address and hostname.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.address) != has(self.hostname)",message="exactly one of address and hostname must be set"
 type BackendEndpoint struct {
 	// Address is an IPv4 or IPv6 address.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="not an IP address; a DNS name goes into hostname"
 	Address string `json:"address,omitempty"`
 	// Hostname is a DNS name, resolved again at its TTL.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Hostname string `json:"hostname,omitempty"`
 	// Port of the endpoint, 1 to 65535.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
 }
 
 // BackendTLS is how TLS is spoken to a Backend, in the terms of BackendTLSPolicy.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.wellKnownCACertificates) != (has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0)",message="exactly one of wellKnownCACertificates and caCertificateRefs must be set"
 type BackendTLS struct {
 	// Hostname is sent as SNI and must be in the certificate.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Hostname string `json:"hostname"`
 	// WellKnownCACertificates: System trusts the machine's roots.
+	// +kubebuilder:validation:Enum=System
 	WellKnownCACertificates string `json:"wellKnownCACertificates,omitempty"`
 	// CACertificateRefs name Secrets or ConfigMaps with the key ca.crt.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +kubebuilder:validation:items:XValidation:rule="self.kind in ['Secret', 'ConfigMap']",message="kind must be Secret or ConfigMap"
 	CACertificateRefs []gatewayv1.LocalObjectReference `json:"caCertificateRefs,omitempty"`
 	// ClientCertificateRef names a Secret of type kubernetes.io/tls that is shown to the backend.
+	// +kubebuilder:validation:XValidation:rule="self.kind == 'Secret'",message="kind must be Secret"
 	ClientCertificateRef *gatewayv1.SecretObjectReference `json:"clientCertificateRef,omitempty"`
 }
 
 // ProtectionPolicy guards what it is attached to.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=gatehouse,shortName=ghpp
+// +kubebuilder:metadata:labels="gateway.networking.k8s.io/policy=Inherited"
+// +kubebuilder:printcolumn:name=Target-Kind,type=string,JSONPath=`.spec.targetRefs[0].kind`
+// +kubebuilder:printcolumn:name=Target,type=string,JSONPath=`.spec.targetRefs[0].name`
+// +kubebuilder:printcolumn:name=Accepted,type=string,JSONPath=`.status.ancestors[0].conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.ancestors[0].conditions[?(@.type=="Accepted")].reason`
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
 type ProtectionPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -83,8 +127,12 @@ type ProtectionPolicy struct {
 }
 
 // ProtectionPolicySpec attaches one bundle, as defaults or as overrides (GEP-713): exactly one of the two.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.defaults) != has(self.overrides)",message="exactly one of defaults and overrides must be set"
 type ProtectionPolicySpec struct {
 	// TargetRefs name what the policy is attached to. None: it holds only for the rules that name it in an ExtensionRef filter.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
 	TargetRefs []TargetRef `json:"targetRefs,omitempty"`
 	// Defaults hold where nothing nearer to the route says otherwise.
 	Defaults *Protection `json:"defaults,omitempty"`
@@ -105,12 +153,32 @@ type Protection struct {
 type CORS struct {
 	// AllowOrigins are scheme://host[:port], with one leading wildcard label in the host (https://*.example.com), or "*"
 	// alone. Default: none.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)`
+	// +listType=set
+	// +kubebuilder:validation:XValidation:rule="size(self) == 1 || !('*' in self)",message="'*' stands alone"
 	AllowOrigins []string `json:"allowOrigins,omitempty"`
 	// AllowMethods are the methods that a preflight allows, or "*" alone. GET, HEAD and POST are always allowed.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`
+	// +listType=set
+	// +kubebuilder:validation:XValidation:rule="size(self) == 1 || !('*' in self)",message="'*' stands alone"
 	AllowMethods []string `json:"allowMethods,omitempty"`
 	// AllowHeaders are the request headers that a preflight allows beyond the safelisted ones, or "*" alone.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`
+	// +listType=set
+	// +kubebuilder:validation:XValidation:rule="size(self) == 1 || !('*' in self)",message="'*' stands alone"
 	AllowHeaders []string `json:"allowHeaders,omitempty"`
 	// ExposeHeaders are the response headers that scripts may read beyond the safelisted ones, or "*" alone.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`
+	// +listType=set
+	// +kubebuilder:validation:XValidation:rule="size(self) == 1 || !('*' in self)",message="'*' stands alone"
 	ExposeHeaders []string `json:"exposeHeaders,omitempty"`
 	// AllowCredentials lets cookies and Authorization go along. Default false.
 	AllowCredentials *bool `json:"allowCredentials,omitempty"`
@@ -121,14 +189,24 @@ type CORS struct {
 // Sizes bounds bodies; a body at the limit passes.
 type Sizes struct {
 	// RequestBody is the largest request body; a larger one is answered 413.
+	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	RequestBody *resource.Quantity `json:"requestBody,omitempty"`
 	// ResponseBody is the largest response body; a larger one is answered 502, or cut off once it has begun.
+	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	ResponseBody *resource.Quantity `json:"responseBody,omitempty"`
 }
 
 // ClientTrafficPolicy says how a listener treats its clients. Of two for one target the oldest wins.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=gatehouse,shortName=ghctp
+// +kubebuilder:metadata:labels="gateway.networking.k8s.io/policy=Direct"
+// +kubebuilder:printcolumn:name=Target-Kind,type=string,JSONPath=`.spec.targetRefs[0].kind`
+// +kubebuilder:printcolumn:name=Target,type=string,JSONPath=`.spec.targetRefs[0].name`
+// +kubebuilder:printcolumn:name=Accepted,type=string,JSONPath=`.status.ancestors[0].conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name=Reason,type=string,JSONPath=`.status.ancestors[0].conditions[?(@.type=="Accepted")].reason`
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
 type ClientTrafficPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -142,6 +220,8 @@ type ClientTrafficPolicy struct {
 // ClientTrafficPolicySpec is what a ClientTrafficPolicy consists of.
 type ClientTrafficPolicySpec struct {
 	// TargetRefs name Gateways (sectionName: one listener) or IngressClasses.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
 	TargetRefs []TargetRef `json:"targetRefs"`
 	// ClientAddress says whom to believe about the client's address. Absent: the peer is the client.
 	ClientAddress *ClientAddress `json:"clientAddress,omitempty"`
@@ -160,42 +240,63 @@ type ClientAddress struct {
 	// Source is what carries the client's address when a trusted proxy is the peer.
 	Source ClientAddressSource `json:"source"`
 	// TrustedCIDRs are the proxies that are believed: the client is the rightmost address that is not in them.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +listType=atomic
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="not a network such as 10.0.0.0/8 or 192.0.2.7/32"
 	TrustedCIDRs []string `json:"trustedCIDRs,omitempty"`
 }
 
 // ClientAddressSource is XForwardedFor, ProxyProtocol, or Header with the header's name.
+//
+// +kubebuilder:validation:XValidation:rule="(self.type == 'Header') == has(self.header)",message="header goes with type Header, and only with it",fieldPath=.header
 type ClientAddressSource struct {
 	// Type is XForwardedFor, ProxyProtocol (version 1 or 2) or Header.
+	// +kubebuilder:validation:Enum=XForwardedFor;ProxyProtocol;Header
 	Type string `json:"type"`
 	// Header is the name of the header that holds one address; with type Header only.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`
 	Header string `json:"header,omitempty"`
 }
 
 // ClientTLS is TLS towards clients.
 type ClientTLS struct {
 	// MinVersion is "1.2" (default) or "1.3".
+	// +kubebuilder:validation:Enum="1.2";"1.3"
 	MinVersion string `json:"minVersion,omitempty"`
 	// ALPN protocols offered, in order: h2, http/1.1.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:Enum=h2;http/1.1
+	// +listType=set
 	ALPN []string `json:"alpn,omitempty"`
 }
 
 // PathHygiene overrides how odd paths are treated.
 type PathHygiene struct {
 	// EscapedSlashes (%2F, %5C) are rejected (Reject) or kept as they are (Keep).
+	// +kubebuilder:validation:Enum=Reject;Keep
 	EscapedSlashes string `json:"escapedSlashes,omitempty"`
 	// EmptySegments ("//") are merged (Merge) or kept (Keep).
+	// +kubebuilder:validation:Enum=Merge;Keep
 	EmptySegments string `json:"emptySegments,omitempty"`
 }
 
 // ClientLimits bounds what a client sends; at the limit it passes.
 type ClientLimits struct {
 	// HeaderBytes is the largest header section; a larger one is answered 431. Default 64Ki.
+	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	HeaderBytes *resource.Quantity `json:"headerBytes,omitempty"`
 	// HeaderCount is the largest number of header fields; more are answered 431. Default 128.
+	// +kubebuilder:validation:Minimum=1
 	HeaderCount *int32 `json:"headerCount,omitempty"`
 	// RequestLineBytes is the longest request line; a longer one is answered 414. Default 16Ki.
+	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	RequestLineBytes *resource.Quantity `json:"requestLineBytes,omitempty"`
 	// Streams is how many streams one HTTP/2 connection may have open. Default 100.
+	// +kubebuilder:validation:Minimum=1
 	Streams *int32 `json:"streams,omitempty"`
 }
 
@@ -212,6 +313,11 @@ type ClientTimeouts struct {
 // GatewayParameters configure a GatewayClass, a Gateway or an IngressClass; the nearest wins.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=gatewayparameters,categories=gatehouse,shortName=ghp
+// +kubebuilder:printcolumn:name=Exposure,type=string,JSONPath=`.spec.infrastructure.exposure`
+// +kubebuilder:printcolumn:name=Service,type=string,JSONPath=`.spec.infrastructure.service.type`
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=`.metadata.creationTimestamp`
 type GatewayParameters struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -227,6 +333,7 @@ type GatewayParametersSpec struct {
 	// Infrastructure says how clients reach the listeners.
 	Infrastructure *Infrastructure `json:"infrastructure,omitempty"`
 	// DefaultCertificateRef names the certificate for TLS clients whose server name no other certificate covers.
+	// +kubebuilder:validation:XValidation:rule="self.kind == 'Secret'",message="kind must be Secret"
 	DefaultCertificateRef *gatewayv1.SecretObjectReference `json:"defaultCertificateRef,omitempty"`
 	// HTTPSRedirect answers HTTP with a redirect to HTTPS. Default: true for an IngressClass, for hosts with TLS; false
 	// for a Gateway.
@@ -238,23 +345,34 @@ type GatewayParametersSpec struct {
 }
 
 // Infrastructure says which pods serve and how clients reach them.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.service) || !has(self.exposure) || self.exposure == 'Service'",message="service goes with exposure Service only",fieldPath=.service
 type Infrastructure struct {
 	// Mode is Shared: the pods of this installation serve. (Default, and the only one yet.)
+	// +kubebuilder:validation:Enum=Shared
 	Mode string `json:"mode,omitempty"`
 	// Exposure is Service (default in a cluster): a Service of its own selects the pods and gives the addresses; or Host (default
 	// without one): the listeners' own ports are bound, at spec.addresses of the Gateway or at every address.
+	// +kubebuilder:validation:Enum=Service;Host
 	Exposure string `json:"exposure,omitempty"`
 	// Service is what the Service is like; with exposure Service only.
 	Service *ServiceParameters `json:"service,omitempty"`
 }
 
 // ServiceParameters are what the Service of a Gateway or IngressClass is like.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.loadBalancerClass) || !has(self.type) || self.type == 'LoadBalancer'",message="loadBalancerClass goes with type LoadBalancer only",fieldPath=.loadBalancerClass
+// +kubebuilder:validation:XValidation:rule="!has(self.externalTrafficPolicy) || !has(self.type) || self.type != 'ClusterIP'",message="externalTrafficPolicy does not go with type ClusterIP",fieldPath=.externalTrafficPolicy
 type ServiceParameters struct {
 	// Type is LoadBalancer (default), NodePort or ClusterIP.
+	// +kubebuilder:validation:Enum=LoadBalancer;NodePort;ClusterIP
 	Type string `json:"type,omitempty"`
 	// LoadBalancerClass picks one of several load balancer implementations. It cannot be changed later.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
 	// ExternalTrafficPolicy is Cluster (default) or Local: Local keeps the client's address and uses only nodes with a pod.
+	// +kubebuilder:validation:Enum=Cluster;Local
 	ExternalTrafficPolicy string `json:"externalTrafficPolicy,omitempty"`
 	// Annotations of the Service, for load balancers that are configured by them.
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -271,13 +389,22 @@ type HSTS struct {
 // BackendAddresses is a list of networks that backends may lie in though they are refused by default.
 type BackendAddresses struct {
 	// Allow lists networks (169.254.20.10/32).
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +listType=atomic
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="not a network such as 10.0.0.0/8 or 192.0.2.7/32"
 	Allow []string `json:"allow,omitempty"`
 }
 
 // PolicyStatus has one entry per ancestor (GEP-713).
 type PolicyStatus struct {
 	// Ancestors has one entry per Gateway, IngressClass or other object that the policy acts through.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
 	Ancestors []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
 	// Conditions of a kind that attaches to nothing, such as Backend.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
