@@ -47,11 +47,9 @@ type version struct {
 	gone bool
 }
 
-// behind says whether o is an older version of the same object, or the same version.
+// behind says whether o is the same version or an older one. Versions of one kind are ordered, also those of several objects that had
+// one name in turn.
 func (v version) behind(o objects.Object) bool {
-	if v.uid != o.GetUID() {
-		return false
-	}
 	c, err := resourceversion.CompareResourceVersion(o.GetResourceVersion(), v.rv)
 	return err == nil && c <= 0 || v.rv == o.GetResourceVersion()
 }
@@ -201,7 +199,8 @@ func (w *watch) upsert(in any, listed bool) error {
 	}
 	k := objects.KeyOf(o)
 	old, ok := w.have[k]
-	if ok && old.behind(o) && !(listed && old.gone) {
+	same := old.uid == o.GetUID() && old.rv == o.GetResourceVersion() && !old.gone
+	if ok && (same || !listed && old.behind(o)) { // a list is right even where it goes back: after a restored backup it does
 		return nil
 	}
 	if ok && old.gone {
@@ -226,8 +225,12 @@ func (w *watch) Delete(in any) error {
 	}
 	k := objects.KeyOf(o)
 	old, ok := w.have[k]
-	if ok && (old.gone || old.uid != o.GetUID()) {
-		return nil // gone already, or another object has taken the name: a newer event has been
+	if ok && old.behind(o) && (old.gone || old.uid != o.GetUID()) {
+		return nil // gone already, or another object has taken the name
+	}
+	if ok && old.gone {
+		w.gone--
+		ok = false
 	}
 	w.have[k] = version{uid: o.GetUID(), rv: o.GetResourceVersion(), gone: true}
 	if w.gone++; w.gone > mostGone {

@@ -48,6 +48,13 @@ func options() translate.Options {
 		HTTPPort: 8080, HTTPSPort: 8443, Loopback: true, Steps: builtin.Steps()}
 }
 
+// inCluster are the options of an installation in a namespace of a cluster.
+func inCluster(namespace string) translate.Options {
+	o := options()
+	o.Loopback, o.Exposure, o.Namespace, o.HTTPPort, o.HTTPSPort = false, translate.ExposureService, namespace, 80, 443
+	return o
+}
+
 // parse reads YAML as files mode does: strictly, and with the defaults of an API server.
 func parse(t testing.TB, text string) []objects.Object {
 	t.Helper()
@@ -107,8 +114,12 @@ func TestGolden(t *testing.T) {
 			store := objects.NewStore()
 			store.Apply(objects.Change{Upserts: parse(t, builtins)})
 			var got *translate.Result
+			o := options()
 			for i, f := range a.Files {
 				switch f.Name {
+				case "cluster": // as in a cluster, not with files
+					o = inCluster("edge")
+					continue
 				case "in.yaml":
 					store.Apply(objects.Change{Upserts: parse(t, string(f.Data))})
 					continue
@@ -117,7 +128,7 @@ func TestGolden(t *testing.T) {
 					continue
 				}
 				if got == nil {
-					r := translate.New(options()).Update(store, nil)
+					r := translate.New(o).Update(store, nil)
 					got = &r
 				}
 				text := section(t, f.Name, got)
@@ -151,6 +162,8 @@ func section(t testing.TB, name string, r *translate.Result) string {
 		return listenersText(r.Config)
 	case "endpoints":
 		return endpointsText(r)
+	case "exposure":
+		return exposureText(r)
 	}
 	t.Fatalf("section %s is not known", name)
 	return ""
@@ -214,7 +227,12 @@ func listenersText(c *ir.Config) string {
 		for _, bind := range l.Binds {
 			if bind.Address.IsValid() {
 				fmt.Fprintf(&b, " at %s", netip.AddrPortFrom(bind.Address, bind.Port))
+			} else if bind.Port != l.Port {
+				fmt.Fprintf(&b, " at :%d", bind.Port)
 			}
+		}
+		if len(l.Binds) == 0 {
+			b.WriteString(" not bound")
 		}
 		if l.TLS != nil {
 			for _, cert := range l.TLS.Certificates {
@@ -229,6 +247,21 @@ func listenersText(c *ir.Config) string {
 			fmt.Fprintf(&b, " client %s", j)
 		}
 		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// exposureText shows the Services that are wanted, and the addresses that are known.
+func exposureText(r *translate.Result) string {
+	var b strings.Builder
+	for _, o := range r.Report.Sorted() {
+		if o.Exposure != nil {
+			j, _ := json.Marshal(o.Exposure)
+			fmt.Fprintf(&b, "%s wants %s\n", o.Ref, j)
+		}
+		for _, a := range o.Addresses {
+			fmt.Fprintf(&b, "%s at %s %s\n", o.Ref, a.Type, a.Value)
+		}
 	}
 	return b.String()
 }

@@ -23,14 +23,18 @@ func TestIncremental(t *testing.T) {
 		store := objects.NewStore()
 		store.Apply(objects.Change{Upserts: decodeAll(w.tb, base)})
 		store.Apply(w.change(t, rapid.IntRange(0, 60).Draw(t, "at first")))
-		tr := translate.New(options())
+		o := options()
+		if rapid.Bool().Draw(t, "in a cluster") {
+			o = inCluster("n1")
+		}
+		tr := translate.New(o)
 		last := tr.Update(store, nil)
 		n := rapid.IntRange(1, 12).Draw(t, "changes")
 		for range n {
 			c := w.change(t, rapid.IntRange(1, 5).Draw(t, "objects"))
 			touched := store.Apply(c)
 			next := tr.Update(store, touched)
-			want := translate.New(options()).Update(store, nil)
+			want := translate.New(o).Update(store, nil)
 			if d := cmp.Diff(show(t, want), show(t, next)); d != "" {
 				t.Fatalf("after a history of changes (-from scratch +incremental):\n%s", d)
 			}

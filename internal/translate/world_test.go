@@ -189,9 +189,15 @@ func ingress(t *rapid.T) string {
 	return "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {" + meta(t, namespace(t), "i1", "i2", "i3") + annotation + "}\nspec: {" + strings.Join(spec, ", ") + "}"
 }
 
+// The names of the Services that Gateway n1/g1 and IngressClass k1 want.
+const (
+	exposedGateway = "gh-57ed6bf9f0"
+	exposedClass   = "gh-65a3596659"
+)
+
 func service(t *rapid.T) string {
-	return "apiVersion: v1\nkind: Service\nmetadata: {" + meta(t, namespace(t), "s1", "s2") + "}\nspec: " +
-		pick(t, "spec", "{ports: [{port: 80}]}", "{ports: [{port: 80, name: http}, {port: 81, name: x}]}", "{type: ExternalName, externalName: e.example}")
+	return "apiVersion: v1\nkind: Service\nmetadata: {" + meta(t, namespace(t), "s1", "s2", exposedGateway, exposedClass) + "}\nspec: " +
+		pick(t, "spec", "{ports: [{port: 80}]}", "{ports: [{port: 80, targetPort: 10080}, {port: 443, targetPort: 10443}], externalIPs: [192.0.2.1]}", "{ports: [{port: 80, name: http}, {port: 81, name: x}]}", "{type: ExternalName, externalName: e.example}")
 }
 
 func slice(t *rapid.T) string {

@@ -1,0 +1,117 @@
+package control_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/feed"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
+)
+
+// live is what is told now, as people read it.
+func (w *world) live() string {
+	synctest.Wait()
+	r, _ := w.loop.Live()
+	return diag.StatusText(r)
+}
+
+// ack acknowledges all that is published.
+func (w *world) ack(listeners map[string]feed.ListenerState, faults ...diag.Fault) {
+	s, _ := w.feed.Latest()
+	w.feed.Acknowledge(feed.Ack{ConfigVersion: s.ConfigVersion, EndpointsVersion: s.EndpointsVersion, SecretsVersion: s.SecretsVersion,
+		Listeners: listeners, Faults: faults})
+}
+
+// TestVerdictsWaitForTheDataSide: a verdict is told when what it is about is live, with what the data side says of it.
+func TestVerdictsWaitForTheDataSide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go w.loop.Run(ctx)
+		w.loop.Apply(parse(t, shop, "web"), nil)
+		if got := w.live(); got != "" {
+			t.Errorf("told before the data side had it:\n%s", got)
+		}
+		const key = "Gateway/shop/g/http"
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}})
+		if got := w.live(); !strings.Contains(got, "Gateway shop/g: Accepted, Programmed\nGateway shop/g listener http: Accepted, ResolvedRefs, Programmed, 1 route\n") {
+			t.Errorf("live:\n%s", got)
+		}
+		w.ack(map[string]feed.ListenerState{key: {Problem: ":80 is taken by Gateway shop/f, which is older"}})
+		got := w.live()
+		for _, want := range []string{"Gateway shop/g: Programmed=False AddressNotUsable: listener http: :80 is taken by Gateway shop/f, which is older",
+			"Gateway shop/g listener http: Programmed=False PortUnavailable: :80 is taken by Gateway shop/f, which is older"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("live has no %q:\n%s", want, got)
+			}
+		}
+		r1, _ := w.loop.Live()
+		w.ack(map[string]feed.ListenerState{key: {Problem: ":80 is taken by Gateway shop/f, which is older"}})
+		synctest.Wait()
+		if r2, _ := w.loop.Live(); r1 != r2 {
+			t.Error("an acknowledgement that says the same made a new report")
+		}
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}}, diag.Fault{Object: diag.Ref{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: "shop", Name: "r"},
+			Path: "spec.rules[0]", Message: "cannot be compiled"})
+		got = w.live()
+		for _, want := range []string{"Gateway shop/g: Accepted, Programmed", "HTTPRoute shop/r at Gateway shop/g: Accepted=False Invalid: spec.rules[0]: cannot be compiled"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("live has no %q:\n%s", want, got)
+			}
+		}
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}})
+		if got := w.live(); !strings.Contains(got, "HTTPRoute shop/r at Gateway shop/g: Accepted, ResolvedRefs") {
+			t.Errorf("a mended fault is still told:\n%s", got)
+		}
+		before, _ := w.loop.Live()
+		w.loop.Apply(objects.Change{Deletes: []objects.Key{{Kind: "HTTPRoute", Namespace: "shop", Name: "r"}}}, nil)
+		if after, _ := w.loop.Live(); after != before {
+			t.Error("told before the data side had it")
+		}
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}})
+		if got := w.live(); strings.Contains(got, "HTTPRoute") || !strings.Contains(got, "Programmed, 0 routes") {
+			t.Errorf("live:\n%s", got)
+		}
+	})
+}
+
+// TestNothingIsPublishedOnPendingSecrets: the first configuration waits for the bodies it needs; a later one is published, but its
+// verdicts are told when the bodies are there.
+func TestNothingIsPublishedOnPendingSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var asked []objects.Key
+		w.loop.Fetch(func(ks []objects.Key) { asked = ks })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go w.loop.Run(ctx)
+		tls := strings.Replace(shop, "{name: http, port: 80, protocol: HTTP}", "{name: s, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}", 1)
+		c := parse(t, tls, "web")
+		pending := &objects.Secret{Pending: true}
+		pending.Namespace, pending.Name = "shop", "c"
+		c.Upserts = append(c.Upserts, pending)
+		w.loop.Apply(c, nil)
+		if s, _ := w.feed.Latest(); s.ConfigVersion != 0 || len(asked) != 1 || asked[0].Name != "c" {
+			t.Fatalf("version %d is published, asked for %v", s.ConfigVersion, asked)
+		}
+		body := &objects.Secret{Problem: "may not be read"}
+		body.Namespace, body.Name = "shop", "c"
+		w.loop.Apply(objects.Change{Upserts: []objects.Object{body}}, nil)
+		if s, _ := w.feed.Latest(); s.ConfigVersion != 1 || len(asked) != 0 {
+			t.Fatalf("version %d is published, asked for %v", s.ConfigVersion, asked)
+		}
+		w.ack(map[string]feed.ListenerState{"Gateway/shop/g/s": {Bound: ":443"}})
+		if got := w.live(); !strings.Contains(got, "Secret shop/c may not be read") {
+			t.Errorf("live:\n%s", got)
+		}
+		w.loop.Apply(objects.Change{Upserts: []objects.Object{pending}}, nil)
+		w.ack(map[string]feed.ListenerState{"Gateway/shop/g/s": {Bound: ":443"}})
+		if got := w.live(); !strings.Contains(got, "Secret shop/c may not be read") {
+			t.Errorf("a verdict was made on a Secret that is not read:\n%s", got)
+		}
+	})
+}
