@@ -1,0 +1,281 @@
+// Command cluster runs a test cluster until Ctrl-C, or as long as a command that it is given:
+//
+//	cluster -image shop/web=bin/web -apply deploy/            # kubectl on this machine reaches it
+//	cluster -- go test ./conformance/...                     # the command runs in the lab, with KUBECONFIG set
+//
+// The process that the user starts stays in the machine's network and only passes connections to the API server on; everything else
+// happens in the lab, which it starts this program in once more.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/test/cluster"
+)
+
+func main() {
+	cluster.Main()
+	status, err := run(os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// settings are the flags. Both processes read the same ones.
+type settings struct {
+	images     list
+	apply      list
+	gatewayAPI string
+	listen     string
+	kubeconfig string
+	logDir     string
+	echo       bool
+	verbose    bool
+	command    []string
+}
+
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// socketVariable names the socket, in the file system that both processes see, by which the API server is reached from outside.
+const socketVariable = "GATEHOUSE_CLUSTER_SOCKET"
+
+func run(args []string, stdout, stderr io.Writer) (int, error) {
+	var s settings
+	f := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Var(&s.images, "image", "`name=path[:user]`: the static program that stands for an image, and the user id it runs as (repeatable)")
+	f.Var(&s.apply, "apply", "`file` or folder of YAML to apply, in the order given (repeatable)")
+	f.StringVar(&s.gatewayAPI, "gateway-api", "", "`channel` of the Gateway API's CRDs to apply first: standard or experimental")
+	f.BoolVar(&s.echo, "echo", true, "have the images that the Gateway API's conformance manifests name")
+	f.StringVar(&s.listen, "listen", "127.0.0.1:16443", "where this machine's kubectl reaches the API server; empty for nowhere")
+	f.StringVar(&s.kubeconfig, "kubeconfig", "", "`file` to write the kubeconfig for this machine to (default .cache/cluster.kubeconfig)")
+	f.StringVar(&s.logDir, "logs", "", "existing `folder` for the control plane's logs")
+	f.BoolVar(&s.verbose, "v", false, "print what the nodes do")
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0, nil
+	} else if err != nil {
+		return 2, nil
+	}
+	s.command = f.Args()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if cluster.InLab() {
+		return s.inside(ctx, stdout, stderr)
+	}
+	return s.outside(args, stderr)
+}
+
+// outside builds what needs the network, opens the way in, and starts the lab.
+func (s *settings) outside(args []string, stderr io.Writer) (int, error) {
+	ctx := context.Background() // signals go to the lab, which ends by itself
+	if err := cluster.CanLab(); err != nil {
+		return 0, err
+	}
+	if _, err := cluster.BuildControlPlane(ctx, stderr); err != nil {
+		return 0, err
+	}
+	if s.echo {
+		if _, err := cluster.BuildEchoBasic(ctx, stderr); err != nil {
+			return 0, err
+		}
+	}
+	if s.gatewayAPI != "" {
+		if _, err := cluster.GatewayAPICRDs(ctx, s.gatewayAPI); err != nil {
+			return 0, err
+		}
+	}
+	if s.listen != "" {
+		dir, err := os.MkdirTemp("", "gatehouse-cluster-")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		socket := filepath.Join(dir, "api")
+		if err := os.Setenv(socketVariable, socket); err != nil {
+			return 0, err
+		}
+		l, err := net.Listen("tcp", s.listen)
+		if err != nil {
+			return 0, fmt.Errorf("listening for kubectl (-listen says where): %w", err)
+		}
+		defer l.Close()
+		go relay(l, func() (net.Conn, error) { return net.Dial("unix", socket) })
+	}
+	return cluster.Enter(ctx, args)
+}
+
+// relay passes every connection on, until the listener closes.
+func relay(l net.Listener, dial func() (net.Conn, error)) {
+	type conn interface {
+		net.Conn
+		CloseWrite() error
+	}
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			out, err := dial()
+			if err != nil {
+				in.Close()
+				return
+			}
+			cluster.Relay(in.(conn), out.(conn))
+		}()
+	}
+}
+
+// inside runs the cluster in the lab.
+func (s *settings) inside(ctx context.Context, stdout, stderr io.Writer) (status int, err error) {
+	o := cluster.Options{LogDir: s.logDir}
+	if s.verbose {
+		o.Log = slog.New(slog.NewTextHandler(stderr, nil))
+	}
+	if o.Images, err = s.imageList(ctx, stderr); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	c, err := cluster.Start(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	fmt.Fprintf(stderr, "cluster: ready after %s\n", time.Since(begin).Round(100*time.Millisecond))
+	if err := s.applyAll(ctx, c); err != nil {
+		return 0, err
+	}
+	where, err := s.openAPI(c)
+	if err != nil {
+		return 0, err
+	}
+	if len(s.command) > 0 {
+		return runCommand(ctx, c, s.command)
+	}
+	if where != "" {
+		fmt.Fprintf(stdout, "\nKubeconfig: %s\n\n  export KUBECONFIG=%[1]s\n  kubectl get pods -A\n\n", where)
+		fmt.Fprintf(stdout, "Without a kubectl: %s kubectl get pods -A\n", c.Kubectl()[0])
+	}
+	fmt.Fprintln(stdout, "Pods and services are reached from within the lab only: cluster -- COMMAND runs a command there. Ctrl-C ends it all.")
+	<-ctx.Done()
+	return 0, nil
+}
+
+func (s *settings) imageList(ctx context.Context, stderr io.Writer) ([]cluster.Image, error) {
+	var images []cluster.Image
+	for _, i := range s.images {
+		name, path, ok := strings.Cut(i, "=")
+		if !ok {
+			return nil, fmt.Errorf("-image %q: want name=path", i)
+		}
+		image := cluster.Image{Name: name}
+		if p, user, ok := strings.Cut(path, ":"); ok {
+			path = p
+			if _, err := fmt.Sscan(user, &image.User); err != nil {
+				return nil, fmt.Errorf("-image %q: the user id: %w", i, err)
+			}
+		}
+		var err error
+		if image.Program, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(image.Program); err != nil {
+			return nil, fmt.Errorf("-image %q: %w", i, err)
+		}
+		images = append(images, image)
+	}
+	if s.echo {
+		more, err := cluster.ConformanceImages(ctx, stderr)
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, more...)
+	}
+	return images, nil
+}
+
+func (s *settings) applyAll(ctx context.Context, c *cluster.Cluster) error {
+	var docs [][]byte
+	if s.gatewayAPI != "" {
+		crds, err := cluster.GatewayAPICRDs(ctx, s.gatewayAPI)
+		if err != nil {
+			return err
+		}
+		docs = append(docs, crds)
+	}
+	for _, root := range s.apply {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || path != root && !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)) {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			docs = append(docs, raw)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("-apply %s: %w", root, err)
+		}
+	}
+	return c.Apply(ctx, docs...)
+}
+
+// openAPI lets the process outside reach the API server, and writes a kubeconfig that goes through it. It returns its path.
+func (s *settings) openAPI(c *cluster.Cluster) (string, error) {
+	socket := os.Getenv(socketVariable)
+	if socket == "" {
+		return "", nil
+	}
+	path := s.kubeconfig
+	if path == "" {
+		cache, err := cluster.CacheDir()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(cache, "cluster.kubeconfig")
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return "", fmt.Errorf("opening the way to the API server: %w", err)
+	}
+	api := c.APIAddr().String()
+	go relay(l, func() (net.Conn, error) { return net.Dial("tcp", api) })
+	return path, c.WriteKubeconfig(path, "https://"+s.listen)
+}
+
+// runCommand runs a command in the lab and returns its exit status.
+func runCommand(ctx context.Context, c *cluster.Cluster, command []string) (int, error) {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exit.ExitCode(), nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("running %s: %w", command[0], err)
+	}
+	return 0, nil
+}

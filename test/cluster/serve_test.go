@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const echoManifest = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: %[1]s}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers:
+      - name: echo
+        image: registry.k8s.io/gateway-api/echo-basic:v1
+        env:
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+        ports: [{name: web, containerPort: 3000}]
+        readinessProbe: {httpGet: {port: web, path: /}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 1}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: %[1]s}
+spec:
+  type: LoadBalancer
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: echo}
+  ports: [{name: http, port: 80, targetPort: web}]
+`
+
+// serviceURL waits for the Service's load balancer address and returns a URL of port 80 there.
+func serviceURL(ctx context.Context, t *testing.T, c *Cluster, ns, name string) string {
+	t.Helper()
+	var url string
+	err := c.Wait(ctx, "an address", func(ctx context.Context) error {
+		s, err := c.Client().CoreV1().Services(ns).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if len(s.Status.LoadBalancer.Ingress) == 0 {
+			return errors.New("none")
+		}
+		url = "http://" + s.Status.LoadBalancer.Ingress[0].IP
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+func TestDeploymentAnswers(t *testing.T) {
+	ctx, c, ns := use(t)
+	if err := c.Apply(ctx, fmt.Appendf(nil, echoManifest, ns)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitDeployment(ctx, ns, "echo"); err != nil {
+		t.Fatal(err)
+	}
+	lb := serviceURL(ctx, t, c, ns, "echo")
+	s, err := c.Client().CoreV1().Services(ns).Get(ctx, "echo", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	urls := []string{lb}
+	for _, ip := range s.Spec.ClusterIPs {
+		if strings.Contains(ip, ":") {
+			ip = "[" + ip + "]"
+		}
+		urls = append(urls, "http://"+ip)
+	}
+	for _, url := range urls {
+		pods := map[string]bool{}
+		for range 4 {
+			var body string
+			err := c.Wait(ctx, url, func(ctx context.Context) (err error) {
+				body, err = get(ctx, url)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, after, _ := strings.Cut(body, `"pod": "`)
+			pod, _, _ := strings.Cut(after, `"`)
+			pods[pod] = true
+		}
+		if len(pods) != 2 {
+			t.Errorf("GET %s reached the pods %v, want both", url, pods)
+		}
+	}
+}
