@@ -65,7 +65,9 @@ func BuildControlPlane(ctx context.Context, progress io.Writer) (string, error) 
 	}
 	src := filepath.Join(module, "controlplane")
 	hash := sha256.New()
-	version := "unknown"
+	version := "0.0.0"
+	// "1" is the version of how it is built: raise it when flags change.
+	hash.Write([]byte("1"))
 	for _, name := range []string{"go.mod", "go.sum", "main.go", "etcd.go"} {
 		raw, err := os.ReadFile(filepath.Join(src, name))
 		if err != nil {
@@ -82,17 +84,31 @@ func BuildControlPlane(ctx context.Context, progress io.Writer) (string, error) 
 	}
 	path := filepath.Join(cache, "bin", fmt.Sprintf("controlplane-%s-%x", version, hash.Sum(nil)[:4]))
 	what := "building the control plane of Kubernetes " + version + "; about 6 minutes the first time"
-	return path, buildOnce(ctx, progress, path, what, src, ".")
+	return path, buildOnce(ctx, progress, path, what, src, kubernetesVersion(version)...)
+}
+
+// kubernetesVersion is the linker's flags that make a build of ours say which version of Kubernetes it is.
+func kubernetesVersion(version string) []string {
+	part := strings.SplitN(version, ".", 3)
+	var flags []string
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		flags = append(flags, "-X", pkg+".gitVersion=v"+version, "-X", pkg+".gitMajor="+part[0], "-X", pkg+".gitMinor="+part[1])
+	}
+	return flags
 }
 
 // BuildProgram builds the package of a module, static and as small as it gets, to serve as an image's program. The go command decides
 // whether there is anything to do.
 func BuildProgram(ctx context.Context, moduleDir, pkg, path string) error {
+	return build(ctx, moduleDir, pkg, path)
+}
+
+func build(ctx context.Context, moduleDir, pkg, path string, link ...string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w "+strings.Join(link, " "), "-o", path, pkg)
 	cmd.Dir = moduleDir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -101,8 +117,8 @@ func BuildProgram(ctx context.Context, moduleDir, pkg, path string) error {
 	return nil
 }
 
-// buildOnce builds to path unless the file is there. Of several processes that want it, one builds and the others wait.
-func buildOnce(ctx context.Context, progress io.Writer, path, what, moduleDir, pkg string) error {
+// buildOnce builds the program in a module's root to path unless the file is there. Of several processes that want it, one builds and the others wait.
+func buildOnce(ctx context.Context, progress io.Writer, path, what, moduleDir string, link ...string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -120,7 +136,7 @@ func buildOnce(ctx context.Context, progress io.Writer, path, what, moduleDir, p
 	start := time.Now()
 	fmt.Fprintln(progress, what)
 	done := make(chan error, 1)
-	go func() { done <- BuildProgram(ctx, moduleDir, pkg, path+".new") }()
+	go func() { done <- build(ctx, moduleDir, ".", path+".new", link...) }()
 	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
 	for {
@@ -197,7 +213,7 @@ func BuildEchoBasic(ctx context.Context, progress io.Writer) (string, error) {
 			return "", fmt.Errorf("copying the echo backend: %w", err)
 		}
 	}
-	return path, buildOnce(ctx, progress, path, "building the echo backend", dir, ".")
+	return path, buildOnce(ctx, progress, path, "building the echo backend", dir)
 }
 
 // GatewayAPICRDs reads the CRDs of a channel, "standard" or "experimental", for Apply. It reads the module cache and, if the module

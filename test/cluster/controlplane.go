@@ -186,6 +186,9 @@ func (c *Cluster) controllerFlags() []string {
 		"--authorization-kubeconfig=" + kubeconfig,
 		"--bind-address=127.0.0.1",
 		"--cert-dir=" + filepath.Join(c.dir, "controller-manager"),
+		// Controllers start one after the other, each with calls to the API: with the usual limit that takes five seconds.
+		"--kube-api-burst=2000",
+		"--kube-api-qps=1000",
 		"--kubeconfig=" + kubeconfig,
 		"--leader-elect=false",
 		"--profiling=false",

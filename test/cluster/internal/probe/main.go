@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
@@ -68,7 +67,7 @@ func run(args []string) error {
 		}
 	})
 	http.HandleFunc("/say/{word}", func(_ http.ResponseWriter, r *http.Request) { fmt.Println(r.PathValue("word")) })
-	http.HandleFunc("/fetch", fetch)
+	http.HandleFunc("/api", askAPI)
 	return http.Serve(l, nil)
 }
 
@@ -82,17 +81,4 @@ func readFile(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Write(raw)
 	}
-}
-
-// fetch answers with what the URL in the query answers, to see what a pod can reach.
-func fetch(w http.ResponseWriter, r *http.Request) {
-	client := http.Client{Timeout: 3 * time.Second}
-	resp, err := client.Get(r.URL.Query().Get("url"))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
-	}
-	defer resp.Body.Close()
-	w.WriteHeader(resp.StatusCode)
-	resp.Write(w)
 }
