@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,7 +112,7 @@ func (c *container) isRetired() bool {
 // waiting says why the container could not be started.
 func (c *container) waiting(err error) {
 	reason := "CreateContainerError"
-	if r, ok := err.(*startError); ok {
+	if r, ok := errors.AsType[*startError](err); ok {
 		reason = r.reason
 	}
 	c.p.mu.Lock()
@@ -260,11 +261,12 @@ func (c *container) terminate(begin time.Time) {
 
 // stop sends SIGTERM and, when no time is left, SIGKILL.
 func (c *container) stop(process *os.Process, exited chan struct{}, left func() time.Duration) {
+	// Both fail only if the process has ended already.
 	if left() > 0 {
-		process.Signal(stopSignal)
+		_ = process.Signal(stopSignal)
 	}
 	if !waitFor(exited, left) {
-		process.Kill()
+		_ = process.Kill()
 	}
 	<-exited
 }

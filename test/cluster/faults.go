@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -106,9 +108,8 @@ func (c *Cluster) etcd(ctx context.Context, call string, in, out any) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var text bytes.Buffer
-		text.ReadFrom(resp.Body)
-		return fmt.Errorf("%s: %s: %s", call, resp.Status, &text)
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return errors.Join(fmt.Errorf("%s: %s: %s", call, resp.Status, text), err)
 	}
 	return json.NewDecoder(resp.Body).Decode(out)
 }

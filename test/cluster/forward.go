@@ -104,7 +104,7 @@ func Relay(a, b halfCloser) {
 			reset(from)
 			return
 		}
-		to.CloseWrite()
+		_ = to.CloseWrite() // fails if the other end is gone, which the other direction notices
 	}
 	wg.Go(func() { pass(a, b) })
 	wg.Go(func() { pass(b, a) })
@@ -116,7 +116,7 @@ func Relay(a, b halfCloser) {
 // reset closes a connection so that its other end learns that something went wrong.
 func reset(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {
-		t.SetLinger(0)
+		_ = t.SetLinger(0)
 	}
 	c.Close()
 }
@@ -155,7 +155,7 @@ func (w *forwarder) serveUDP(c *net.UDPConn) {
 			}()
 		}
 		up.SetDeadline(time.Now().Add(udpIdle))
-		up.Write(buf[:n])
+		_, _ = up.Write(buf[:n]) // UDP may lose what it cannot send
 	}
 	mu.Lock()
 	defer mu.Unlock()

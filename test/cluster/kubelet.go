@@ -76,7 +76,7 @@ type flushing struct {
 	control *http.ResponseController
 }
 
-func (f *flushing) Flush() { f.control.Flush() }
+func (f *flushing) Flush() { _ = f.control.Flush() }
 
 func (a *agent) logsOf(namespace, name, container string, previous bool) (*logBuffer, error) {
 	p, err := a.find(namespace, name)

@@ -95,8 +95,9 @@ func CanLab() error {
 }
 
 // Enter runs this program once more with args, inside a new lab, until it ends, and returns its exit status. Signals that end a
-// program are handed on to it. If this process dies, so does all of the lab.
-func Enter(ctx context.Context, args []string) (int, error) {
+// program are handed on to it. If this process dies, so does all of the lab. The files are open in the lab as 3, 4 and so on: a socket
+// among them stays in the network that it was made in.
+func Enter(ctx context.Context, args []string, files ...*os.File) (int, error) {
 	// The kernel sends the parent-death signal when the thread that started the child ends, not the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -105,6 +106,7 @@ func Enter(ctx context.Context, args []string) (int, error) {
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), labVariable+"=outer")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = labAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 
@@ -120,7 +122,7 @@ func Enter(ctx context.Context, args []string) (int, error) {
 		for {
 			select {
 			case s := <-signals:
-				cmd.Process.Signal(s)
+				_ = cmd.Process.Signal(s)
 			case <-done:
 				return
 			}

@@ -218,7 +218,7 @@ func (n *network) furnish(s *netSpace) error {
 // release removes a namespace; processes that still hold it keep it without its interface.
 func (n *network) release(s *netSpace) {
 	if l, err := netlink.LinkByName(s.veth); err == nil {
-		netlink.LinkDel(l)
+		_ = netlink.LinkDel(l) // it goes with its namespace anyway
 	}
 	s.handle.Close()
 	n.mu.Lock()
@@ -327,7 +327,7 @@ func (n *network) close(c *Cluster) {
 		}
 	}
 	if l, err := netlink.LinkByName(bridgeName); err == nil {
-		netlink.LinkDel(l)
+		_ = netlink.LinkDel(l) // if it stays, the next cluster fails to make it and says so
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -335,7 +335,7 @@ func (n *network) close(c *Cluster) {
 	}
 	for _, node := range c.nodes {
 		for _, a := range node.addrs {
-			netlink.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))})
+			_ = netlink.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))})
 		}
 	}
 }

@@ -48,14 +48,14 @@ func (p *process) stop(grace time.Duration) {
 		return
 	}
 	if grace > 0 {
-		p.cmd.Process.Signal(syscall.SIGTERM)
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
 			return
 		case <-time.After(grace):
 		}
 	}
-	p.cmd.Process.Kill()
+	_ = p.cmd.Process.Kill() // fails only if it has ended already
 	<-p.done
 }
 

@@ -48,7 +48,7 @@ func (c *container) start() (chan struct{}, error) {
 	exited := c.begun(cmd.Process, logs)
 	c.startProbes(exited)
 	go func() {
-		cmd.Wait() // the state says it all
+		_ = cmd.Wait() // the state says it all
 		logs.wait()
 		c.ended(cmd.ProcessState, logs)
 	}()
@@ -103,7 +103,7 @@ func (c *container) exec(spec *initSpec, logs *logBuffer) (*exec.Cmd, error) {
 	}
 	message, _ := io.ReadAll(failure)
 	if len(message) > 0 {
-		cmd.Wait()
+		_ = cmd.Wait()
 		return nil, &startError{"RunContainerError", string(message)}
 	}
 	return cmd, nil

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -352,6 +351,3 @@ func chgrp(path string, group int64) error {
 	}
 	return os.Chown(path, -1, int(group))
 }
-
-// sortedNames is for messages.
-func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

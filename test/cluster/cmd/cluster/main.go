@@ -3,8 +3,8 @@
 //	cluster -image shop/web=bin/web -apply deploy/            # kubectl on this machine reaches it
 //	cluster -- go test ./conformance/...                     # the command runs in the lab, with KUBECONFIG set
 //
-// The process that the user starts stays in the machine's network and only passes connections to the API server on; everything else
-// happens in the lab, which it starts this program in once more.
+// The process that the user starts stays in the machine's network; it builds what is missing, opens the socket that kubectl reaches,
+// and hands it to the lab, which it starts this program in once more. Everything else happens there.
 package main
 
 import (
@@ -56,8 +56,8 @@ type list []string
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
-// socketVariable names the socket, in the file system that both processes see, by which the API server is reached from outside.
-const socketVariable = "GATEHOUSE_CLUSTER_SOCKET"
+// listenerFile is the number of the file that is the listener for kubectl, in the lab.
+const listenerFile = 3
 
 func run(args []string, stdout, stderr io.Writer) (int, error) {
 	var s settings
@@ -104,44 +104,36 @@ func (s *settings) outside(args []string, stderr io.Writer) (int, error) {
 			return 0, err
 		}
 	}
-	if s.listen != "" {
-		dir, err := os.MkdirTemp("", "gatehouse-cluster-")
-		if err != nil {
-			return 0, err
-		}
-		defer os.RemoveAll(dir)
-		socket := filepath.Join(dir, "api")
-		if err := os.Setenv(socketVariable, socket); err != nil {
-			return 0, err
-		}
-		l, err := net.Listen("tcp", s.listen)
-		if err != nil {
-			return 0, fmt.Errorf("listening for kubectl (-listen says where): %w", err)
-		}
-		defer l.Close()
-		go relay(l, func() (net.Conn, error) { return net.Dial("unix", socket) })
+	if s.listen == "" {
+		return cluster.Enter(ctx, args)
 	}
-	return cluster.Enter(ctx, args)
+	l, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return 0, fmt.Errorf("listening for kubectl (-listen says where): %w", err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return 0, fmt.Errorf("listening for kubectl: %w", err)
+	}
+	l.Close() // the lab's copy lives on
+	defer f.Close()
+	return cluster.Enter(ctx, args, f)
 }
 
-// relay passes every connection on, until the listener closes.
-func relay(l net.Listener, dial func() (net.Conn, error)) {
-	type conn interface {
-		net.Conn
-		CloseWrite() error
-	}
+// relay passes every connection on to the API server, until the listener closes.
+func relay(l net.Listener, api string) {
 	for {
 		in, err := l.Accept()
 		if err != nil {
 			return
 		}
 		go func() {
-			out, err := dial()
+			out, err := net.Dial("tcp", api)
 			if err != nil {
 				in.Close()
 				return
 			}
-			cluster.Relay(in.(conn), out.(conn))
+			cluster.Relay(in.(*net.TCPConn), out.(*net.TCPConn))
 		}()
 	}
 }
@@ -239,12 +231,18 @@ func (s *settings) applyAll(ctx context.Context, c *cluster.Cluster) error {
 	return c.Apply(ctx, docs...)
 }
 
-// openAPI lets the process outside reach the API server, and writes a kubeconfig that goes through it. It returns its path.
+// openAPI connects the listener from outside with the API server, and writes a kubeconfig that goes through it. It returns its path.
 func (s *settings) openAPI(c *cluster.Cluster) (string, error) {
-	socket := os.Getenv(socketVariable)
-	if socket == "" {
+	if s.listen == "" {
 		return "", nil
 	}
+	f := os.NewFile(listenerFile, "listener")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return "", fmt.Errorf("opening the way to the API server: %w", err)
+	}
+	f.Close() // l has a copy, which commands that run in the lab do not inherit
+	go relay(l, c.APIAddr().String())
 	path := s.kubeconfig
 	if path == "" {
 		cache, err := cluster.CacheDir()
@@ -253,12 +251,6 @@ func (s *settings) openAPI(c *cluster.Cluster) (string, error) {
 		}
 		path = filepath.Join(cache, "cluster.kubeconfig")
 	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return "", fmt.Errorf("opening the way to the API server: %w", err)
-	}
-	api := c.APIAddr().String()
-	go relay(l, func() (net.Conn, error) { return net.Dial("tcp", api) })
 	return path, c.WriteKubeconfig(path, "https://"+s.listen)
 }
 

@@ -79,6 +79,6 @@ func readFile(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusForbidden)
 	default:
-		w.Write(raw)
+		fmt.Fprintf(w, "%s", raw)
 	}
 }
