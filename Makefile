@@ -10,6 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod bench/go.mod))
 LINT := .cache/bin/golangci-lint
 CONTROLLER_GEN := .cache/bin/controller-gen
+HELM := .cache/bin/helm
 # The race detector needs a C compiler; tests do not.
 RACE := $(shell command -v $$($(GO) env CC) >/dev/null && echo -race)
 
@@ -77,6 +78,10 @@ check-generate: $(CONTROLLER_GEN)
 	@out=$$(mktemp -d); trap "rm -rf $$out" EXIT; $(call generated,$$out); \
 	diff -u api/v1alpha1/zz_generated.deepcopy.go $$out/api/v1alpha1/zz_generated.deepcopy.go && \
 	diff -ru charts/gatehouse/crds $$out/charts/gatehouse/crds || { echo 'generated files are stale: run make generate'; exit 1; }
+
+# Tests of the chart (tools/chart) and in clusters run it.
+$(HELM): tools/chart/go.mod tools/chart/go.sum
+	cd tools/chart && CGO_ENABLED=0 $(GO) build -o ../../$@ helm.sh/helm/v4/cmd/helm
 
 $(CONTROLLER_GEN): tools/generate/go.mod tools/generate/go.sum
 	cd tools/generate && CGO_ENABLED=0 $(GO) build -o ../../$@ sigs.k8s.io/controller-tools/cmd/controller-gen
