@@ -19,30 +19,42 @@ import (
 // serviceAccountNamespace is where a pod finds the name of its namespace.
 const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
+// reach is how a cluster is reached, and what in it is ours.
+type reach struct {
+	kubeconfig, gateway, ingress *string
+	namespaces                   *list
+}
+
+func (c *call) reach() reach {
+	r := reach{
+		kubeconfig: c.flags.String("kubeconfig", "", "kubeconfig of the cluster; empty: the pod's ServiceAccount, else where kubectl looks"),
+		gateway:    c.flags.String("gateway-controller", gatewayController, "controllerName of the GatewayClasses that are ours"),
+		ingress:    c.flags.String("ingress-controller", ingressController, "controller of the IngressClasses that are ours"),
+		namespaces: &list{split: true},
+	}
+	c.flags.Var(r.namespaces, "watch-namespaces", "namespaces to read, with commas; empty: all")
+	return r
+}
+
 // clusterFlags are the flags of run that matter without -f.
 type clusterFlags struct {
-	kubeconfig, gateway, ingress, publish, exposure, selector, leaseNamespace, lease *string
-	namespaces                                                                       *list
+	reach
+	publish, exposure, selector, leaseNamespace, lease *string
 }
 
 func (c *call) cluster() clusterFlags {
-	f := clusterFlags{
-		kubeconfig:     c.flags.String("kubeconfig", "", "kubeconfig of the cluster; empty: the pod's ServiceAccount, else where kubectl looks"),
-		gateway:        c.flags.String("gateway-controller", gatewayController, "controllerName of the GatewayClasses that are ours"),
-		ingress:        c.flags.String("ingress-controller", ingressController, "controller of the IngressClasses that are ours"),
+	return clusterFlags{
+		reach:          c.reach(),
 		publish:        c.flags.String("publish-service", "", "NAMESPACE/NAME of a Service whose addresses status shows with exposure Host"),
 		exposure:       c.flags.String("exposure", translate.ExposureService, "how clients come in where GatewayParameters do not say: Service or Host"),
 		selector:       c.flags.String("pod-selector", "", "labels of the pods that serve (k=v,k=v), for the Services of exposure Service"),
 		leaseNamespace: c.flags.String("leader-election-namespace", "", "namespace of the lease; empty: the pod's"),
 		lease:          c.flags.String("leader-election-lease", "gatehouse", "name of the lease; one for each installation"),
-		namespaces:     &list{split: true},
 	}
-	c.flags.Var(f.namespaces, "watch-namespaces", "namespaces to read, with commas; empty: all")
-	return f
 }
 
 // names checks the controllers' names and lays them over o.
-func (f *clusterFlags) names(o *translate.Options) error {
+func (f *reach) names(o *translate.Options) error {
 	for flag, v := range map[string]string{"--gateway-controller": *f.gateway, "--ingress-controller": *f.ingress} {
 		if d, path, ok := strings.Cut(v, "/"); !ok || !strings.Contains(d, ".") || path == "" {
 			return &usageError{fmt.Sprintf("%s is %q; write a domain and a path: %s", flag, v, gatewayController)}
@@ -82,6 +94,15 @@ func (f *clusterFlags) options(c *call, o *translate.Options) (kube.Options, err
 			o.HostAddresses = append(o.HostAddresses, ip.String())
 		}
 	}
+	c.clusterPorts(o)
+	k = kube.Options{Namespace: o.Namespace, Namespaces: f.namespaces.values, GatewayController: *f.gateway, Selector: selector,
+		Installation: *f.lease, Identity: cmp.Or(c.getenv("POD_NAME"), host), LeaseNamespace: cmp.Or(*f.leaseNamespace, namespace), LeaseName: *f.lease}
+	k.Config, err = f.config()
+	return k, err
+}
+
+// clusterPorts are those of IngressClasses in a cluster, where no flag says otherwise: what browsers use.
+func (c *call) clusterPorts(o *translate.Options) {
 	given := map[string]bool{}
 	c.flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if !given["http-port"] {
@@ -90,13 +111,24 @@ func (f *clusterFlags) options(c *call, o *translate.Options) (kube.Options, err
 	if !given["https-port"] {
 		o.HTTPSPort = 443
 	}
-	k = kube.Options{Namespace: o.Namespace, Namespaces: f.namespaces.values, GatewayController: *f.gateway, Selector: selector,
-		Installation: *f.lease, Identity: cmp.Or(c.getenv("POD_NAME"), host), LeaseNamespace: cmp.Or(*f.leaseNamespace, namespace), LeaseName: *f.lease}
-	k.Config, err = kube.Config(*f.kubeconfig, "gatehouse/"+version)
-	if err != nil {
-		return k, fmt.Errorf("%w; with files instead of a cluster write -f PATH", err)
+}
+
+// config is how to talk to the API server.
+func (f *reach) config() (*kube.RESTConfig, error) {
+	config, err := kube.Config(*f.kubeconfig, "gatehouse/"+version)
+	if errors.Is(err, kube.ErrNoCluster) {
+		return nil, &usageError{err.Error() + "; name one with --kubeconfig, or files with -f PATH"}
 	}
-	return k, nil
+	return config, err
+}
+
+// connect prepares to look into a cluster from outside.
+func (f *reach) connect() (*kube.Cluster, error) {
+	config, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(kube.Options{Config: config, Namespaces: f.namespaces.values, GatewayController: *f.gateway})
 }
 
 func readTrimmed(path string) string {

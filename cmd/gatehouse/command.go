@@ -30,10 +30,11 @@ type call struct {
 func commands() []command {
 	return []command{
 		{"run", "[-f PATH[,PATH...]] [flags]", "serve what a cluster, or with -f files, say, and follow their changes", runServe},
-		{"check", "-f PATH[,PATH...] [-o text|json]", "tell every fault in the files; exit 1 if there is one", runCheck},
-		{"routes", "-f PATH[,PATH...] [-o text|json]", "show the effective routes, in match order", runRoutes},
-		{"explain", "-f PATH[,PATH...] METHOD URL [-H 'Name: value']... [--from IP] [-o text|json]",
+		{"check", "[-f PATH[,PATH...]] [-o text|json]", "tell every fault in files or a cluster, and what it needs; exit 1 if there is one", runCheck},
+		{"routes", "[-f PATH[,PATH...]] [-o text|json]", "show the effective routes, in match order", runRoutes},
+		{"explain", "[-f PATH[,PATH...]] METHOD URL [-H 'Name: value']... [--from IP] [-o text|json]",
 			"tell what would happen to a request, and why", runExplain},
+		{"status", "[-o text|json]", "show what Gatehouse runs in a cluster and what it wrote into status; exit 1 if something is not as wished", runStatus},
 		{"version", "", "show the version", runVersion},
 	}
 }

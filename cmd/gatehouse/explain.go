@@ -24,7 +24,7 @@ type question struct {
 }
 
 func runExplain(ctx context.Context, c *call) error {
-	files, p, o := c.files(), c.ports(), c.output()
+	p, o := c.place(), c.output()
 	header := &list{}
 	c.flags.Var(header, "H", "header field of the request, 'Name: value'; may be repeated")
 	from := c.flags.String("from", "198.51.100.1", "address of the client")
@@ -42,11 +42,7 @@ func runExplain(ctx context.Context, c *call) error {
 	if q.from, err = netip.ParseAddr(*from); err != nil {
 		return &usageError{fmt.Sprintf("--from is %q; write an IP address", *from)}
 	}
-	opt, err := p.options()
-	if err != nil {
-		return err
-	}
-	f, err := load(ctx, files.values, opt)
+	f, err := c.load(ctx, p)
 	if err != nil {
 		return err
 	}

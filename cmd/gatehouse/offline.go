@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/compile"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/kube"
 	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/manifest"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
@@ -31,6 +33,7 @@ const (
 	gatewayController = "gatehouse.dev/gateway"
 	ingressController = "gatehouse.dev/ingress"
 	defaultClass      = "gatehouse"
+	defaultNamespace  = "gatehouse-system" // where an installation is looked for if none is found
 )
 
 // defaults are the objects that exist with -f without being written: GatewayClass and default IngressClass "gatehouse". One
@@ -82,20 +85,82 @@ type offline struct {
 	snapshot *proxy.Snapshot
 	clusters *upstream.Set
 	faults   []diag.Fault
+
+	installations []kube.Installation // in the cluster, if it is one
 }
 
+// place is where a command that serves nothing finds objects: in files, else in a cluster.
+type place struct {
+	files *list
+	ports *ports
+	reach reach
+}
+
+func (c *call) place() place { return place{c.files(), c.ports(), c.reach()} }
+
 // load reads, translates and compiles.
-func load(ctx context.Context, paths []string, o translate.Options) (*offline, error) {
-	if len(paths) == 0 {
-		return nil, &usageError{"-f is missing: name a file or folder of Kubernetes YAML"}
+func (c *call) load(ctx context.Context, p place) (*offline, error) {
+	o, err := p.ports.options()
+	if err != nil {
+		return nil, err
 	}
+	if err := p.reach.names(&o); err != nil {
+		return nil, err
+	}
+	if len(p.files.values) == 0 {
+		return c.loadCluster(ctx, p, o)
+	}
+	paths := p.files.values
 	objs, faults, err := manifest.Load(paths)
 	if err != nil {
 		return nil, err
 	}
 	store := objects.NewStore()
 	store.Apply(objects.Change{Upserts: append(defaults(o), objs...)})
-	f := &offline{result: translate.New(o).Update(store, nil), clusters: upstream.NewSet(nil)}
+	f := &offline{result: translate.New(o).Update(store, nil)}
+	f.finish(ctx, o, faults)
+	manifest.Locate(paths, f.faults)
+	diag.SortFaults(f.faults)
+	f.faults = slices.Compact(f.faults)
+	return f, nil
+}
+
+// loadCluster reads a cluster as an installation in it would.
+func (c *call) loadCluster(ctx context.Context, p place, o translate.Options) (*offline, error) {
+	k, err := p.reach.connect()
+	if err != nil {
+		return nil, err
+	}
+	faults, installations, err := k.Preflight(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.clusterPorts(&o)
+	o.Loopback, o.Exposure, o.Namespace = false, translate.ExposureService, defaultNamespace
+	if len(installations) > 0 {
+		o.Namespace = installations[0].Namespace
+	}
+	f := &offline{installations: installations}
+	store, t := objects.NewStore(), translate.New(o)
+	err = k.Once(ctx, func(change objects.Change, unread []diag.Fault) []objects.Key {
+		f.result = t.Update(store, store.Apply(change))
+		if len(f.result.Pending) == 0 {
+			faults = append(faults, unread...)
+		}
+		return f.result.Pending
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.finish(ctx, o, faults)
+	diag.SortFaults(f.faults)
+	f.faults = slices.Compact(f.faults)
+	return f, nil
+}
+
+// finish compiles what was translated.
+func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag.Fault) {
+	f.clusters = upstream.NewSet(nil)
 	var secrets secret.Store
 	secrets.Swap(f.result.Secrets)
 	var compiled []diag.Fault
@@ -106,10 +171,6 @@ func load(ctx context.Context, paths []string, o translate.Options) (*offline, e
 		resolver.Apply(ctx, c, f.result.Endpoints[k.Key])
 	}
 	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners))
-	manifest.Locate(paths, f.faults)
-	diag.SortFaults(f.faults)
-	f.faults = slices.Compact(f.faults)
-	return f, nil
 }
 
 // certificateFaults are what is wrong with the certificates that listeners name, and with those for backends.
@@ -157,7 +218,7 @@ func writeJSON(c *call, v any) error {
 
 // loadAll is the command line of a command that takes files and nothing else: it reads the flags, then the files.
 func (c *call) loadAll(ctx context.Context) (f *offline, asJSON bool, err error) {
-	files, p, o := c.files(), c.ports(), c.output()
+	p, o := c.place(), c.output()
 	rest, err := c.parse()
 	if err != nil {
 		return nil, false, err
@@ -168,11 +229,7 @@ func (c *call) loadAll(ctx context.Context) (f *offline, asJSON bool, err error)
 	if err := oneOf("-o", *o, "text", "json"); err != nil {
 		return nil, false, err
 	}
-	opt, err := p.options()
-	if err != nil {
-		return nil, false, err
-	}
-	f, err = load(ctx, files.values, opt)
+	f, err = c.load(ctx, p)
 	return f, *o == "json", err
 }
 
@@ -195,6 +252,9 @@ func runCheck(ctx context.Context, c *call) error {
 		}
 		err = writeJSON(c, f.faults)
 	} else {
+		for _, i := range f.installations {
+			fmt.Fprintln(c.stdout, i.Describe(time.Now()))
+		}
 		for _, x := range f.faults {
 			fmt.Fprintln(c.stdout, x)
 		}

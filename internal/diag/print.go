@@ -2,6 +2,7 @@ package diag
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,7 +12,15 @@ import (
 func StatusText(r *Report) string {
 	var b strings.Builder
 	for _, o := range r.Sorted() {
-		writeConditions(&b, o.Ref.String(), o.Conditions, "")
+		var at []string
+		for _, a := range o.Addresses {
+			at = append(at, a.Value)
+		}
+		more := ""
+		if len(at) > 0 {
+			more = "at " + strings.Join(at, ", ")
+		}
+		writeConditions(&b, o.Ref.String(), o.Conditions, more)
 		for _, l := range o.Listeners {
 			routes := fmt.Sprintf("%d routes", l.AttachedRoutes)
 			if l.AttachedRoutes == 1 {
@@ -36,6 +45,20 @@ func StatusText(r *Report) string {
 		}
 	}
 	return b.String()
+}
+
+// Wished says whether all that a report says is as one wishes it.
+func Wished(r *Report) bool {
+	good := func(cs []Condition) bool {
+		return !slices.ContainsFunc(cs, func(c Condition) bool { return !wished(c) })
+	}
+	for o := range r.All() {
+		if !good(o.Conditions) || slices.ContainsFunc(o.Listeners, func(l Listener) bool { return !good(l.Conditions) }) ||
+			slices.ContainsFunc(o.Parents, func(p Parent) bool { return !good(p.Conditions) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // wished says whether a condition is as one wishes it and needs no explanation.

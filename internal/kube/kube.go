@@ -6,12 +6,16 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
 
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -84,6 +88,12 @@ func (c *Cluster) Stats() Stats {
 	return Stats{c.stats.events.Load(), c.stats.relists.Load(), c.stats.writes.Load(), c.stats.conflicts.Load(), c.stats.failed.Load(), c.stats.leading.Load()}
 }
 
+// RESTConfig is client-go's, so that others can hand it on without importing client-go.
+type RESTConfig = rest.Config
+
+// ErrNoCluster says that nothing tells where an API server is.
+var ErrNoCluster = errors.New("there is no cluster: no kubeconfig names one, and this is no pod of one")
+
 // Config reads how to reach the API server: from a kubeconfig, else from the pod's ServiceAccount, else from where kubectl looks.
 func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -95,6 +105,9 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	}
 	if err == rest.ErrNotInCluster {
 		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	}
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, ErrNoCluster
 	}
 	if err != nil {
 		return nil, fmt.Errorf("finding a cluster: %w", err)
@@ -140,7 +153,7 @@ func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
 // newScheme knows every kind that is read or written, each also under its older version if its fields are the same there.
 func newScheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme,
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, authorizationv1.AddToScheme, coordinationv1.AddToScheme, corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme,
 		gatewayv1.Install, v1alpha1.AddToScheme} {
 		if err := add(s); err != nil {
 			return nil, fmt.Errorf("registering kinds: %w", err)
