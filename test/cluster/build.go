@@ -247,7 +247,7 @@ func ConformanceImages(ctx context.Context, progress io.Writer) ([]Image, error)
 		return nil, err
 	}
 	return []Image{
-		{Name: "registry.k8s.io/gateway-api/echo-basic", Program: echo, Entrypoint: "/echo-basic", User: 65532},
-		{Name: "registry.k8s.io/coredns/coredns", Program: echo, Entrypoint: "/coredns"},
+		{Name: "gateway-api/echo-basic", Program: echo, Entrypoint: "/echo-basic", User: 65532},
+		{Name: "coredns/coredns", Program: echo, Entrypoint: "/coredns"},
 	}, nil
 }

@@ -41,7 +41,7 @@ type Options struct {
 
 // Image is a program that stands for a container image.
 type Image struct {
-	// Name is an image reference without tag and digest; those of pods are ignored.
+	// Name is an image reference. Registry, tag and digest are ignored, here and in pods.
 	Name string
 	// Program is the path of a static program, on the machine.
 	Program string

@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const echoImage = "registry.k8s.io/gateway-api/echo-basic"
+const echoImage = "gateway-api/echo-basic"
 
 func TestMain(m *testing.M) {
 	os.Exit(Lab(m, func(ctx context.Context) error {

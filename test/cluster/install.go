@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // GatehouseImage is the image that the chart names, without its tag.
@@ -21,6 +23,8 @@ type Release struct {
 	Namespace string   // default: gatehouse-system
 	Values    []string // values files, as helm's -f
 	Set       []string // "key=value", as helm's --set
+
+	GatewayAPI bool // the cluster has the Gateway API's CRDs; InstallGatehouse looks
 }
 
 // rootDir is the folder of the repository.
@@ -118,6 +122,11 @@ func (c *Cluster) InstallGatewayAPI(ctx context.Context, channel string) error {
 
 // InstallGatehouse applies what `helm template` makes of the chart and waits until its pods are ready.
 func (c *Cluster) InstallGatehouse(ctx context.Context, r Release) error {
+	groups, err := c.Client().Discovery().ServerGroups()
+	if err != nil {
+		return err
+	}
+	r.GatewayAPI = slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == "gateway.networking.k8s.io" })
 	yaml, err := RenderChart(ctx, &r)
 	if err != nil {
 		return err
@@ -142,7 +151,10 @@ func RenderChart(ctx context.Context, r *Release) ([]byte, error) {
 		r.Namespace = "gatehouse-system"
 	}
 	args := []string{"template", r.Name, filepath.Join(root, "charts", "gatehouse"), "--namespace", r.Namespace, "--include-crds",
-		"--api-versions", "gateway.networking.k8s.io/v1/GatewayClass", "--set", "image.repository=" + GatehouseImage}
+		"--set", "image.repository=" + GatehouseImage}
+	if r.GatewayAPI {
+		args = append(args, "--api-versions", "gateway.networking.k8s.io/v1/GatewayClass")
+	}
 	for _, f := range r.Values {
 		args = append(args, "-f", f)
 	}

@@ -40,6 +40,16 @@ func TestPool(t *testing.T) {
 	}
 }
 
+func TestImageName(t *testing.T) {
+	for ref, want := range map[string]string{
+		"web": "web", "web:1": "web", "shop/web@sha256:0": "shop/web", "example.com/shop/web:1": "shop/web", "localhost:5000/web:1": "web",
+	} {
+		if got := imageName(ref); got != want {
+			t.Errorf("imageName(%q) = %q, want %q", ref, got, want)
+		}
+	}
+}
+
 func TestNth(t *testing.T) {
 	if got := nth(podNet4, 256+7); got != netip.MustParseAddr("10.244.1.7") {
 		t.Errorf("the 263rd pod address is %s", got)

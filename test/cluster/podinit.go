@@ -38,6 +38,7 @@ type initSpec struct {
 	Ambient      []int `json:"ambient"` // what it holds although it is not root
 	NoNewPrivs   bool  `json:"noNewPrivs"`
 	HostNetwork  bool  `json:"hostNetwork"`
+	OneUser      bool  `json:"oneUser"`      // the lab knows its root only, and no groups
 	MappedToSelf bool  `json:"mappedToSelf"` // in a user namespace that maps this one user id, so there is none to change to
 }
 
@@ -251,13 +252,13 @@ func (s *initSpec) dropPrivileges() error {
 			return fmt.Errorf("dropping capability %d: %w", c, err)
 		}
 	}
-	if len(s.Ambient) > 0 || s.MappedToSelf {
+	if len(s.Ambient) > 0 {
 		if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 			return err
 		}
 	}
 	if !s.MappedToSelf {
-		if err := setIDs(s.UID, s.GID, s.Groups); err != nil {
+		if err := s.setIDs(); err != nil {
 			return err
 		}
 	}
@@ -277,18 +278,21 @@ func (s *initSpec) dropPrivileges() error {
 }
 
 // setIDs makes raw calls: those of package syscall change all threads, and the others are about to vanish.
-func setIDs(uid, gid int, groups []int) error {
-	list := make([]uint32, 0, len(groups)+1)
-	for _, g := range groups {
+func (s *initSpec) setIDs() error {
+	list := make([]uint32, 0, len(s.Groups))
+	for _, g := range s.Groups {
 		list = append(list, uint32(g))
 	}
-	if err := rawSetgroups(list); err != nil {
-		return fmt.Errorf("setting groups: %w", err)
+	if !s.OneUser {
+		if err := rawSetgroups(list); err != nil {
+			return fmt.Errorf("setting groups: %w", err)
+		}
 	}
-	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); e != 0 {
+	gid, uid := uintptr(s.GID), uintptr(s.UID)
+	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
 		return fmt.Errorf("becoming group %d: %w", gid, e)
 	}
-	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); e != 0 {
+	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
 		return fmt.Errorf("becoming user %d: %w", uid, e)
 	}
 	return nil

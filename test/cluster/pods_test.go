@@ -8,8 +8,10 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -214,6 +216,9 @@ containers: [{name: c, image: probe-root, ` + port80 + `, securityContext: {capa
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if strings.HasPrefix(test.name, "a user gains") && oneUser() {
+				t.Skip("needs a lab that root made")
+			}
 			ctx, c, ns := use(t)
 			createPod(ctx, t, c, ns, test.spec)
 			awaitPod(ctx, t, c, ns, test.want, func(o *corev1.Pod) bool {
@@ -292,4 +297,38 @@ func TestLabIsClosed(t *testing.T) {
 	if err := errors.Join(furnishLab()); err != nil {
 		t.Errorf("furnishing the lab twice: %v", err)
 	}
+}
+
+func TestGrace(t *testing.T) {
+	ctx, c, ns := use(t)
+	pods := c.Client().CoreV1().Pods(ns)
+	url := probePod(ctx, t, c, ns, `
+containers: [{name: c, image: probe, `+readyAt8080+`, lifecycle: {preStop: {sleep: {seconds: 2}}}}]`)
+	if err := pods.Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	o := awaitPod(ctx, t, c, ns, "its end to begin", func(o *corev1.Pod) bool { return o.DeletionTimestamp != nil })
+	wantGet(ctx, t, url+"/id", "uid") // the hook runs
+	begin := o.DeletionTimestamp.Add(-time.Duration(*o.DeletionGracePeriodSeconds) * time.Second)
+	err := c.Wait(ctx, "the pod to go", func(ctx context.Context) error {
+		if _, err := pods.Get(ctx, "p", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("still there: %w", err)
+		}
+		return nil
+	})
+	if took := time.Since(begin); err != nil || took < 2*time.Second || took > 10*time.Second {
+		t.Errorf("%v after %s, want about 2 s: the hook, then SIGTERM", err, took)
+	}
+}
+
+func TestHostNetwork(t *testing.T) {
+	ctx, c, ns := use(t)
+	createPod(ctx, t, c, ns, `
+hostNetwork: true
+containers: [{name: c, image: probe, env: [{name: PORT, value: "8099"}], readinessProbe: {tcpSocket: {port: 8099}}}]`)
+	o := awaitPod(ctx, t, c, ns, "a ready pod", isReady)
+	if o.Status.PodIP != o.Status.HostIP {
+		t.Errorf("its address is %s, the node's is %s", o.Status.PodIP, o.Status.HostIP)
+	}
+	wantGet(ctx, t, "http://127.0.0.1:8099/id", "uid 0")
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -22,7 +24,7 @@ spec:
     spec:
       containers:
       - name: echo
-        image: registry.k8s.io/gateway-api/echo-basic:v1
+        image: gateway-api/echo-basic:v1
         env:
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
@@ -99,5 +101,47 @@ func TestDeploymentAnswers(t *testing.T) {
 		if len(pods) != 2 {
 			t.Errorf("GET %s reached the pods %v, want both", url, pods)
 		}
+	}
+}
+
+func TestUDP(t *testing.T) {
+	ctx, c, ns := use(t)
+	manifest := `
+apiVersion: v1
+kind: Pod
+metadata: {name: u, namespace: %[1]s, labels: {app: u}}
+spec:
+  containers: [{name: c, image: gateway-api/echo-basic, env: [{name: UDP_ECHO_SERVER, value: "1"}, {name: UDP_PORT, value: "5353"}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: u, namespace: %[1]s}
+spec: {selector: {app: u}, ports: [{port: 53, targetPort: 5353, protocol: UDP}]}
+`
+	if err := c.Apply(ctx, fmt.Appendf(nil, manifest, ns)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Client().CoreV1().Services(ns).Get(ctx, "u", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Wait(ctx, "an echo", func(context.Context) error {
+		conn, err := net.Dial("udp", net.JoinHostPort(s.Spec.ClusterIP, "53"))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		conn.Write([]byte("hello"))
+		buf := make([]byte, 1000)
+		n, err := conn.Read(buf)
+		if err != nil || !strings.Contains(string(buf[:n]), "hello") {
+			return fmt.Errorf("%q, %w", buf[:n], err)
+		}
+		return nil
+	})
+	if err != nil {
+		logs, _ := c.Logs(ns, "u")
+		t.Errorf("%v\nlogs: %s", err, logs)
 	}
 }

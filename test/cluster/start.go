@@ -94,6 +94,10 @@ func (c *container) exec(spec *initSpec, logs *logBuffer) (*exec.Cmd, error) {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: spec.UID, HostID: 0, Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: spec.GID, HostID: 0, Size: 1}}
+		// A user who is not root keeps over the exec only what is ambient; podInit needs it all, and drops it.
+		for n := 0; n <= lastCap(); n++ {
+			cmd.SysProcAttr.AmbientCaps = append(cmd.SysProcAttr.AmbientCaps, uintptr(n))
+		}
 	}
 	err = c.p.space.start(cmd)
 	failed.Close()
@@ -109,14 +113,22 @@ func (c *container) exec(spec *initSpec, logs *logBuffer) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// findImage returns the program that stands for a reference.
-func (a *agent) findImage(ref string) (*Image, error) {
+// imageName is a reference without its registry, tag and digest: a program stands for it wherever it would come from.
+func imageName(ref string) string {
 	name, _, _ := strings.Cut(ref, "@")
 	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
 		name = name[:i]
 	}
+	if host, rest, ok := strings.Cut(name, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		name = rest
+	}
+	return name
+}
+
+// findImage returns the program that stands for a reference.
+func (a *agent) findImage(ref string) (*Image, error) {
 	images := a.c.options.Images
-	i := slices.IndexFunc(images, func(m Image) bool { return m.Name == name })
+	i := slices.IndexFunc(images, func(m Image) bool { return imageName(m.Name) == imageName(ref) })
 	if i < 0 {
 		var have []string
 		for _, m := range images {
@@ -191,6 +203,8 @@ func (c *container) setUser(s *initSpec, o *corev1.Pod, image *Image) error {
 		return &startError{"CreateContainerConfigError", "container has runAsNonRoot and image will run as root"}
 	}
 	s.UID, s.GID = int(uid), int(gid)
+	s.OneUser = oneUser()
+	s.MappedToSelf = s.OneUser && uid != 0
 	s.Groups = []int{s.GID}
 	if ps.FSGroup != nil {
 		s.Groups = append(s.Groups, int(*ps.FSGroup))
@@ -198,7 +212,6 @@ func (c *container) setUser(s *initSpec, o *corev1.Pod, image *Image) error {
 	for _, g := range ps.SupplementalGroups {
 		s.Groups = append(s.Groups, int(g))
 	}
-	s.MappedToSelf = oneUser() && uid != 0
 	s.ReadOnly = ptr.Deref(cs.ReadOnlyRootFilesystem, false)
 	s.NoNewPrivs = !ptr.Deref(cs.AllowPrivilegeEscalation, true)
 
@@ -225,6 +238,9 @@ func (c *container) setUser(s *initSpec, o *corev1.Pod, image *Image) error {
 			if n, ok := capabilities[name]; ok && slices.Contains(s.Caps, n) {
 				s.Ambient = append(s.Ambient, n)
 			}
+		}
+		if s.OneUser && len(s.Ambient) > 0 {
+			return &startError{"CreateContainerConfigError", "capabilities of an image's file need a lab that root made"}
 		}
 	}
 	return nil
