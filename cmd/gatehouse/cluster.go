@@ -164,8 +164,18 @@ type clusterSource struct {
 // Run watches until ctx ends.
 func (s clusterSource) Run(ctx context.Context, apply func(objects.Change, []diag.Fault)) error {
 	writing := make(chan error, 1)
-	go func() { writing <- s.Write(ctx, s.p.loop.Live) }()
+	leading, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go func() { writing <- s.Write(leading, s.p.loop.Live) }()
+	go func() { // whoever ends lets another lead at once, not after its drain
+		select {
+		case <-s.p.leaving:
+			giveUp()
+		case <-leading.Done():
+		}
+	}()
 	err := s.Cluster.Run(ctx, apply)
+	giveUp()
 	return errors.Join(err, <-writing)
 }
 

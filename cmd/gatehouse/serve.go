@@ -56,6 +56,7 @@ type process struct {
 	kube     *kube.Cluster // nil: files are served
 	recorder *telemetry.Recorder
 	draining atomic.Bool
+	leaving  chan struct{} // closed when the drain begins
 	servers  sync.WaitGroup
 }
 
@@ -98,7 +99,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{flags: f, opt: opt, feed: &feed.Memory{}, log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))}
+	p := &process{flags: f, opt: opt, leaving: make(chan struct{}), feed: &feed.Memory{}, log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))}
 	format := telemetry.JSON
 	if *f.format == "text" {
 		format = telemetry.Text
@@ -209,6 +210,7 @@ func (p *process) run(ctx context.Context) error {
 // drain stops without losing what is in flight; a second signal stops at once.
 func (p *process) drain(grace time.Duration, signals <-chan os.Signal) error {
 	p.draining.Store(true)
+	close(p.leaving)
 	p.log.Info("draining", "grace", grace, "limit", drainLimit)
 	ctx, cancel := context.WithTimeout(context.Background(), grace+drainLimit)
 	defer cancel()

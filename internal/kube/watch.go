@@ -25,9 +25,16 @@ import (
 // Times of a watch that cannot go on.
 const (
 	firstPause   = 100 * time.Millisecond // doubled up to longestPause
-	longestPause = 10 * time.Second
-	lookAgain    = 5 * time.Second // whether a kind that was not installed is now
+	longestPause = 3 * time.Second        // a server that comes back is seen soon; what a refused connection costs is little
+	lookAgain    = 5 * time.Second        // whether a kind that was not installed is now
 	deniedPause  = 30 * time.Second
+)
+
+// An API server that has just begun may deny what it allows, and not know kinds that it serves, until it has read its own objects. So a
+// denial is believed when it was repeated (over some 5 s), and what was read of a kind is dropped when it was not there several times.
+const (
+	timesDenied  = 6
+	timesMissing = 3
 )
 
 // watch follows one kind, in one namespace or in all.
@@ -59,7 +66,7 @@ const mostGone = 4096
 
 // run follows the kind until ctx ends: while it is not installed it looks for it, while it may not be read it asks again.
 func (w *watch) run(ctx context.Context) {
-	pause := firstPause
+	pause, missing := firstPause, 0
 	for ctx.Err() == nil {
 		gv, found, err := w.s.c.find(w.kind)
 		switch {
@@ -68,12 +75,14 @@ func (w *watch) run(ctx context.Context) {
 			pause = w.sleep(ctx, pause)
 			continue
 		case !found:
-			w.absent()
-			w.s.synced(w, w.missing())
+			if missing++; missing >= timesMissing || len(w.have) == 0 {
+				w.absent()
+				w.s.synced(w, w.missing())
+			}
 			wait(ctx, lookAgain)
 			continue
 		}
-		pause = firstPause
+		pause, missing = firstPause, 0
 		w.follow(ctx, gv)
 	}
 }
@@ -100,7 +109,7 @@ func (w *watch) follow(ctx context.Context, gv schema.GroupVersion) {
 		return
 	}
 	r := cache.NewReflectorWithOptions(lw, expected, w, cache.ReflectorOptions{Name: w.String()})
-	pause := firstPause
+	pause, denied := firstPause, 0
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := r.ListAndWatchWithContext(ctx)
@@ -108,20 +117,24 @@ func (w *watch) follow(ctx context.Context, gv schema.GroupVersion) {
 			return
 		}
 		w.s.c.stats.relists.Add(1)
+		if time.Since(began) > 2*longestPause {
+			pause, denied = firstPause, 0
+		}
 		switch {
 		case apierrors.IsNotFound(err):
 			w.s.c.forget(gv)
 			wait(ctx, firstPause)
 			return
 		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+			if denied++; denied < timesDenied {
+				pause = w.sleep(ctx, pause)
+				continue
+			}
 			w.log().Warn("a kind may not be read", "what", w.String(), "err", err)
 			w.s.synced(w, w.denied(err))
 			wait(ctx, deniedPause)
 		case err != nil:
 			w.log().Warn("a watch broke off and begins anew; what was read stands", "what", w.String(), "err", err)
-			if time.Since(began) > longestPause {
-				pause = firstPause
-			}
 			pause = w.sleep(ctx, pause)
 		}
 	}

@@ -45,7 +45,7 @@ type agent struct {
 func newAgent(c *Cluster) *agent {
 	a := &agent{
 		c: c, log: c.log, backoff: c.options.Backoff,
-		factory: informers.NewSharedInformerFactory(c.client, 0),
+		factory: informers.NewSharedInformerFactory(c.node, 0),
 		pods:    map[types.UID]*pod{},
 		unbound: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](100*time.Millisecond, 5*time.Second)),
@@ -203,7 +203,7 @@ func (a *agent) register(ctx context.Context, n *node) error {
 		corev1.LabelOSStable:     "linux",
 		corev1.LabelArchStable:   runtime.GOARCH,
 	}}}
-	nodes := a.c.client.CoreV1().Nodes()
+	nodes := a.c.node.CoreV1().Nodes()
 	o, err := nodes.Create(ctx, o, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("registering %s: %w", n.name, err)
@@ -281,7 +281,7 @@ func (a *agent) bind(ctx context.Context, key types.NamespacedName) error {
 	if err != nil {
 		return err
 	}
-	err = a.c.client.CoreV1().Pods(o.Namespace).Bind(ctx, &corev1.Binding{
+	err = a.c.node.CoreV1().Pods(o.Namespace).Bind(ctx, &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: n.Name},
 	}, metav1.CreateOptions{})

@@ -75,6 +75,8 @@ type Cluster struct {
 
 	config  *rest.Config
 	client  kubernetes.Interface
+	gate    *gate
+	node    kubernetes.Interface // client of the node agent, behind the gate
 	dynamic dynamic.Interface
 	agent   *agent
 	proxy   *serviceProxy
@@ -159,6 +161,12 @@ func (c *Cluster) startAPI(ctx context.Context) error {
 	}
 	c.config.QPS, c.config.Burst = -1, -1
 	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
+		return err
+	}
+	c.gate = newGate()
+	patient := rest.CopyConfig(c.config)
+	patient.Wrap(c.gate.wrap)
+	if c.node, err = kubernetes.NewForConfig(patient); err != nil {
 		return err
 	}
 	if c.dynamic, err = dynamic.NewForConfig(c.config); err != nil {

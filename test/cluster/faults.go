@@ -18,6 +18,7 @@ import (
 func (c *Cluster) StopAPIServer() {
 	c.plane.mu.Lock()
 	defer c.plane.mu.Unlock()
+	c.gate.set(false)
 	c.plane.api.stop(0)
 }
 
@@ -33,14 +34,12 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	if err := api.await(ctx, c.apiReady); err != nil {
 		return err
 	}
-	// The controller manager gives up when it has not seen an API server for a while.
-	select {
-	case <-c.plane.controller.done:
-		c.plane.controller, err = c.startProcess(c.plane.space, "kube-controller-manager", c.controllerFlags()...)
-		return err
-	default:
-		return nil
-	}
+	c.gate.set(true)
+	// The controller manager gives up when it has not seen an API server for a while, and until then tries at ever longer intervals: for
+	// half a minute EndpointSlices would not follow pods, and whatever a test does to pods would fail for that.
+	c.plane.controller.stop(0)
+	c.plane.controller, err = c.startProcess(c.plane.space, "kube-controller-manager", c.controllerFlags()...)
+	return err
 }
 
 // RestartAPIServer is StopAPIServer and StartAPIServer.

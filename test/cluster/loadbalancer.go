@@ -105,7 +105,7 @@ func (s *serviceProxy) assign(ctx context.Context, all []*corev1.Service) {
 		if err != nil {
 			continue
 		}
-		_, err = s.c.client.CoreV1().Services(o.Namespace).Patch(ctx, o.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+		_, err = s.c.node.CoreV1().Services(o.Namespace).Patch(ctx, o.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot write a service's address", "service", o.Namespace+"/"+o.Name, "err", err)
 			poke(s.changed)

@@ -260,7 +260,7 @@ func (p *pod) grace() time.Duration {
 func (p *pod) remove() {
 	ctx := p.ctx
 	for ctx.Err() == nil {
-		err := p.a.c.client.CoreV1().Pods(p.namespace).Delete(ctx, p.name, metav1.DeleteOptions{
+		err := p.a.c.node.CoreV1().Pods(p.namespace).Delete(ctx, p.name, metav1.DeleteOptions{
 			GracePeriodSeconds: ptr.To(int64(0)),
 			Preconditions:      &metav1.Preconditions{UID: &p.uid},
 		})
@@ -293,7 +293,7 @@ func (p *pod) event(reason, message string) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, 2*time.Second)
 	defer cancel()
-	if _, err := p.a.c.client.CoreV1().Events(p.namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
+	if _, err := p.a.c.node.CoreV1().Events(p.namespace).Create(ctx, e, metav1.CreateOptions{}); err != nil {
 		p.a.log.Debug("cannot write an event", "err", err)
 	}
 }

@@ -42,7 +42,7 @@ type frontend struct {
 
 func newServiceProxy(c *Cluster) *serviceProxy {
 	s := &serviceProxy{
-		c: c, log: c.log, factory: informers.NewSharedInformerFactory(c.client, 0),
+		c: c, log: c.log, factory: informers.NewSharedInformerFactory(c.node, 0),
 		changed: make(chan struct{}, 1), forwarders: map[frontend]*forwarder{}, pool: newPool(c.net.ip6),
 	}
 	s.lister = s.factory.Core().V1().Services().Lister()

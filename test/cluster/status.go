@@ -47,7 +47,7 @@ func (p *pod) flush(ctx context.Context) {
 		if string(raw) == p.sent {
 			return
 		}
-		_, err = p.a.c.client.CoreV1().Pods(p.namespace).Patch(ctx, p.name, types.StrategicMergePatchType, raw, metav1.PatchOptions{}, "status")
+		_, err = p.a.c.node.CoreV1().Pods(p.namespace).Patch(ctx, p.name, types.StrategicMergePatchType, raw, metav1.PatchOptions{}, "status")
 		switch {
 		case err == nil:
 			p.sent = string(raw)

@@ -252,7 +252,7 @@ func (v *volume) token(p *pod, o *corev1.Pod, s *corev1.ServiceAccountTokenProje
 	if s.Audience != "" {
 		request.Spec.Audiences = []string{s.Audience}
 	}
-	accounts := p.a.c.client.CoreV1().ServiceAccounts(p.namespace)
+	accounts := p.a.c.node.CoreV1().ServiceAccounts(p.namespace)
 	got, err := accounts.CreateToken(p.ctx, o.Spec.ServiceAccountName, request, metav1.CreateOptions{})
 	if err != nil {
 		return v.tokens[s.Path].value, fmt.Errorf("asking for a service account token: %w", err)

@@ -119,10 +119,11 @@ func (w *world) apply(t *testing.T, yaml ...string) {
 	}
 }
 
-// eventually waits until check returns nil.
+// eventually waits until check returns nil. The node agent and the control plane may need half a minute to notice that the API server
+// is back.
 func (w *world) eventually(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, 45*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, 90*time.Second)
 	defer cancel()
 	w.must(t, w.Wait(ctx, what, check))
 }

@@ -194,7 +194,7 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: publ
 apiVersion: gatehouse.dev/v1alpha1
 kind: GatewayParameters
 metadata: {name: bad, namespace: shop}
-spec: {defaultCertificateRef: {name: nowhere}, hsts: {maxAge: 1h}, backendAddresses: {allow: [everywhere]}}
+spec: {defaultCertificateRef: {name: nowhere}, hsts: {maxAge: 1h}, backendAddresses: {allow: [169.254.20.10/32]}}
 `
 
 // badObjects: one bad object of every kind leaves all others untouched.
@@ -210,7 +210,7 @@ func badObjects(w *world, t *testing.T) {
 	for _, o := range objects {
 		kinds[o.GetKind()] = true
 	}
-	if len(kinds) != 13 {
+	if len(kinds) != 14 {
 		t.Errorf("bad objects of %d kinds, want all but Namespace: %v", len(kinds), kinds)
 	}
 	for _, line := range []string{"HTTPRoute shop/bad", "Gateway shop/bad"} {
