@@ -8,6 +8,8 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod bench/go.mod))
+# What needs a cluster, and so is tested by targets of its own.
+CLUSTERED := test/cluster test/conformance
 LINT := .cache/bin/golangci-lint
 CONTROLLER_GEN := .cache/bin/controller-gen
 HELM := .cache/bin/helm
@@ -16,11 +18,24 @@ RACE := $(shell command -v $$($(GO) env CC) >/dev/null && echo -race)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/gatehouse (static, the version stamped in)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatehouse ./cmd/gatehouse
+
+IMAGE_NAME ?= gatehouse
+PLATFORMS ?= linux/amd64 linux/arm64
+# All times in the image; the same commit gives the same bytes.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: image
+image: ## Build bin/image, a container image without a container engine (PUSH=REGISTRY/NAME:TAG to push it)
+	for p in $(PLATFORMS); do CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -buildvcs=false \
+	  -ldflags '$(LDFLAGS)' -o .cache/image/$$p/gatehouse ./cmd/gatehouse; done
+	cd tools/image && $(GO) run . -out ../../bin/image -name '$(IMAGE_NAME)' -version '$(VERSION)' -push '$(PUSH)' \
+	  -revision "$$(git rev-parse HEAD 2>/dev/null)" -epoch '$(SOURCE_DATE_EPOCH)' \
+	  $(foreach p,$(PLATFORMS),$(p)=../../.cache/image/$(p)/gatehouse)
 
 .PHONY: demo
 demo: build ## Run Gatehouse on examples/shop with sample backends, until Ctrl-C
@@ -37,6 +52,21 @@ test: ## Run all tests; needs only Go (ARGS='-run Name' to choose)
 	@for m in $(NESTED); do echo "module $$m"; \
 	  (cd $$m && $(GO) test $(RACE) $(ARGS) -json ./...) | $(GO) -C tools run ./testlog; done
 
+# A lab holds one cluster, and two cores hold one lab: one package after the other.
+.PHONY: test-cluster
+test-cluster: $(HELM) ## Run the tests that need a cluster, in one they make (ARGS='-run Name' to choose)
+	(cd test/cluster && $(GO) test -count=1 -p 1 -timeout 30m $(ARGS) -json ./...) | $(GO) -C tools run ./testlog
+
+.PHONY: conformance
+conformance: $(HELM) ## Run the Gateway API's conformance tests; the report goes to bin/conformance.yaml
+	mkdir -p bin
+	(cd test/conformance && $(GO) test -count=1 -timeout 60m -json . -args -version='$(VERSION)' \
+	  -report-output='$(CURDIR)/bin/conformance.yaml' $(ARGS)) | $(GO) -C tools run ./testlog
+
+.PHONY: cluster
+cluster: $(HELM) ## Run a cluster with Gatehouse in it, until Ctrl-C; kubectl reaches it from here
+	cd test/cluster && $(GO) run ./cmd/cluster -gateway-api standard -gatehouse $(ARGS)
+
 .PHONY: check
 check: check-format check-generate check-vet check-lint check-modules ## Check format, vet, lint, architecture and modules
 	$(GO) test -count=1 .
@@ -48,17 +78,17 @@ check-format:
 .PHONY: check-vet
 check-vet:
 	$(GO) vet ./...
-	@for m in $(NESTED); do echo "$(GO) vet $$m"; (cd $$m && $(GO) vet ./...); done
+	@for m in $(NESTED) $(CLUSTERED); do echo "$(GO) vet $$m"; (cd $$m && $(GO) vet ./...); done
 
 .PHONY: check-lint
 check-lint: $(LINT)
 	$(LINT) run ./...
-	@for m in $(NESTED); do echo "$(LINT) run $$m"; (cd $$m && $(CURDIR)/$(LINT) run --config $(CURDIR)/.golangci.yml ./...); done
+	@for m in $(NESTED) $(CLUSTERED); do echo "$(LINT) run $$m"; (cd $$m && $(CURDIR)/$(LINT) run --config $(CURDIR)/.golangci.yml ./...); done
 
 # go.mod and go.sum list what is used, no more and no less. tools only pins programs; to check it downloads half the world.
 .PHONY: check-modules
 check-modules:
-	@for m in . $(filter-out tools,$(NESTED)); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m/go.mod is stale: run go mod tidy there"; exit 1; }; done
+	@for m in . $(filter-out tools,$(NESTED)) $(CLUSTERED); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m/go.mod is stale: run go mod tidy there"; exit 1; }; done
 
 # Built once for a version of tools/go.mod; it takes some minutes.
 $(LINT): tools/go.mod tools/go.sum

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -86,7 +85,7 @@ func (e *events) object(ref diag.Ref) *corev1.ObjectReference {
 		out.APIVersion = k.Group + "/" + k.Version
 	}
 	if o := e.c.source.object(objects.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}); o != nil {
-		out.UID, out.ResourceVersion = types.UID(o.GetUID()), o.GetResourceVersion()
+		out.UID, out.ResourceVersion = o.GetUID(), o.GetResourceVersion()
 	}
 	return out
 }

@@ -103,7 +103,7 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		config, err = rest.InClusterConfig()
 	}
-	if err == rest.ErrNotInCluster {
+	if errors.Is(err, rest.ErrNotInCluster) {
 		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
 	}
 	if clientcmd.IsEmptyConfig(err) {

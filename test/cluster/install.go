@@ -74,15 +74,18 @@ func buildHelm(ctx context.Context) (string, error) {
 		return "", err
 	}
 	helm := filepath.Join(root, ".cache", "bin", "helm")
-	if _, err := os.Stat(helm); err == nil {
-		return helm, nil
-	}
 	cmd := exec.CommandContext(ctx, "make", "-s", "-C", root, ".cache/bin/helm")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building helm: %w", err)
 	}
 	return helm, nil
+}
+
+// GatehouseUnderTest is the image of what PrepareGatehouse built.
+func GatehouseUnderTest() (Image, error) {
+	path, err := gatehousePath()
+	return Image{Name: GatehouseImage, Program: path, Entrypoint: "/gatehouse", User: 65532, FileCaps: []string{"NET_BIND_SERVICE"}}, err
 }
 
 // StartTest starts a cluster with Gatehouse's image and those of the conformance manifests, beside o.Images, and closes it when the
@@ -93,12 +96,11 @@ func StartTest(t testing.TB, o Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := gatehousePath()
+	own, err := GatehouseUnderTest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Images = append(slices.Clip(append(images, Image{Name: GatehouseImage, Program: path, Entrypoint: "/gatehouse", User: 65532,
-		FileCaps: []string{"NET_BIND_SERVICE"}})), o.Images...)
+	o.Images = append(slices.Clip(append(images, own)), o.Images...)
 	c, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ type settings struct {
 	kubeconfig string
 	logDir     string
 	echo       bool
+	gatehouse  bool
 	verbose    bool
 	command    []string
 }
@@ -67,6 +68,7 @@ func run(args []string, stdout, stderr io.Writer) (int, error) {
 	f.Var(&s.apply, "apply", "`file` or folder of YAML to apply, in the order given (repeatable)")
 	f.StringVar(&s.gatewayAPI, "gateway-api", "", "`channel` of the Gateway API's CRDs to apply first: standard or experimental")
 	f.BoolVar(&s.echo, "echo", true, "have the images that the Gateway API's conformance manifests name")
+	f.BoolVar(&s.gatehouse, "gatehouse", false, "build Gatehouse and install it with the chart, after what -gateway-api applies and before -apply")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:16443", "where this machine's kubectl reaches the API server; empty for nowhere")
 	f.StringVar(&s.kubeconfig, "kubeconfig", "", "`file` to write the kubeconfig for this machine to (default .cache/cluster.kubeconfig)")
 	f.StringVar(&s.logDir, "logs", "", "existing `folder` for the control plane's logs")
@@ -101,6 +103,11 @@ func (s *settings) outside(args []string, stderr io.Writer) (int, error) {
 	}
 	if s.gatewayAPI != "" {
 		if _, err := cluster.GatewayAPICRDs(ctx, s.gatewayAPI); err != nil {
+			return 0, err
+		}
+	}
+	if s.gatehouse {
+		if err := cluster.PrepareGatehouse(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -196,6 +203,13 @@ func (s *settings) imageList(ctx context.Context, stderr io.Writer) ([]cluster.I
 		}
 		images = append(images, image)
 	}
+	if s.gatehouse {
+		own, err := cluster.GatehouseUnderTest()
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, own)
+	}
 	if s.echo {
 		more, err := cluster.ConformanceImages(ctx, stderr)
 		if err != nil {
@@ -209,11 +223,14 @@ func (s *settings) imageList(ctx context.Context, stderr io.Writer) ([]cluster.I
 func (s *settings) applyAll(ctx context.Context, c *cluster.Cluster) error {
 	var docs [][]byte
 	if s.gatewayAPI != "" {
-		crds, err := cluster.GatewayAPICRDs(ctx, s.gatewayAPI)
-		if err != nil {
+		if err := c.InstallGatewayAPI(ctx, s.gatewayAPI); err != nil {
 			return err
 		}
-		docs = append(docs, crds)
+	}
+	if s.gatehouse {
+		if err := c.InstallGatehouse(ctx, cluster.Release{}); err != nil {
+			return err
+		}
 	}
 	for _, root := range s.apply {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
