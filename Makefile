@@ -63,6 +63,10 @@ conformance: $(HELM) ## Run the Gateway API's conformance tests; the report goes
 	(cd test/conformance && $(GO) test -count=1 -timeout 60m -json . -args -version='$(VERSION)' \
 	  -report-output='$(CURDIR)/bin/conformance.yaml' $(ARGS)) | $(GO) -C tools run ./testlog
 
+.PHONY: bench-cluster
+bench-cluster: $(HELM) ## Measure how Gatehouse follows a cluster (ARGS='-out FILE')
+	cd test/cluster && $(GO) run ./cmd/scale -version '$(VERSION)' $(ARGS)
+
 .PHONY: cluster
 cluster: $(HELM) ## Run a cluster with Gatehouse in it, until Ctrl-C; kubectl reaches it from here
 	cd test/cluster && $(GO) run ./cmd/cluster -gateway-api standard -gatehouse $(ARGS)
