@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -50,8 +49,11 @@ func (c *Cluster) Installations(ctx context.Context) ([]Installation, error) {
 	o := metav1.ListOptions{LabelSelector: labelName + "=gatehouse"}
 	var deployments appsv1.DeploymentList
 	var daemons appsv1.DaemonSetList
-	if err := errors.Join(client.Get().Resource("deployments").VersionedParams(&o, c.params).Do(ctx).Into(&deployments),
-		client.Get().Resource("daemonsets").VersionedParams(&o, c.params).Do(ctx).Into(&daemons)); err != nil {
+	err = client.Get().Resource("deployments").VersionedParams(&o, c.params).Do(ctx).Into(&deployments)
+	if err == nil {
+		err = client.Get().Resource("daemonsets").VersionedParams(&o, c.params).Do(ctx).Into(&daemons)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("looking for installations: %w", err)
 	}
 	var out []Installation
