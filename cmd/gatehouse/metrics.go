@@ -25,13 +25,13 @@ func (p *process) metrics() {
 	counter("backend_dials_total", "Connections made to backends.", func() float64 { return float64(d.BackendDials.Load()) })
 	counter("backend_reuses_total", "Exchanges on a kept connection to a backend.", func() float64 { return float64(d.BackendReuses.Load()) })
 	counter("backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
+	gauge("listeners_bound", "Listeners that serve in this process.", func() float64 { return p.countListeners(true) })
+	gauge("listeners_unbound", "Listeners that do not serve in this process, for want of an address or port.", func() float64 { return p.countListeners(false) })
 	for _, s := range []diag.Severity{diag.Error, diag.Warning} {
 		r.Gauge("configuration_faults", "Faults in the configuration known now.", map[string]string{"severity": s.String()},
 			func() float64 { return float64(p.countFaults(s)) })
 	}
-	if p.kube != nil {
-		p.kubeMetrics()
-	}
+	p.kubeMetrics()
 	gauge("configuration_unread_files", "Files that cannot be read, or not whole, now; what was read of them before is served.", p.unread)
 	for part, version := range map[string]func() uint64{
 		"config":    func() uint64 { a, _ := p.feed.Acked(); return a.ConfigVersion },
@@ -43,22 +43,38 @@ func (p *process) metrics() {
 	}
 }
 
-// kubeMetrics registers what is counted of the cluster.
+// kubeMetrics registers what is counted of the cluster: nothing, where files are the source.
 func (p *process) kubeMetrics() {
+	stats := func() (s kube.Stats) {
+		if p.kube != nil {
+			s = p.kube.Stats()
+		}
+		return s
+	}
 	counter := func(name, help string, f func(kube.Stats) int64) {
-		p.recorder.Counter(name, help, nil, func() float64 { return float64(f(p.kube.Stats())) })
+		p.recorder.Counter(name, help, nil, func() float64 { return float64(f(stats())) })
 	}
 	counter("kubernetes_objects_received_total", "Versions of objects that watches brought.", func(s kube.Stats) int64 { return s.Events })
 	counter("kubernetes_watch_restarts_total", "Watches that broke off and began anew.", func(s kube.Stats) int64 { return s.Relists })
 	counter("kubernetes_writes_total", "Writes of status and Services that succeeded.", func(s kube.Stats) int64 { return s.Writes })
 	counter("kubernetes_write_conflicts_total", "Writes that met a newer version and were made again.", func(s kube.Stats) int64 { return s.Conflicts })
 	counter("kubernetes_write_failures_total", "Writes that failed and were tried again.", func(s kube.Stats) int64 { return s.Failed })
-	p.recorder.Gauge("kubernetes_leader", "1 while this process writes status.", nil, func() float64 {
-		if p.kube.Stats().Leading {
+	p.recorder.Gauge("kubernetes_leader", "1 while this process holds the lease and writes status.", nil, func() float64 {
+		if stats().Leading {
 			return 1
 		}
 		return 0
 	})
+}
+
+func (p *process) countListeners(bound bool) (n float64) {
+	a, _ := p.feed.Acked()
+	for _, l := range a.Listeners {
+		if (l.Problem == "" && l.Bound != "") == bound {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *process) countFaults(s diag.Severity) (n int) {

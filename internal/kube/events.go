@@ -78,6 +78,16 @@ func (e *events) failed(ref diag.Ref, err error) {
 	}
 }
 
+// done forgets what failed for an object, so that it is told when it fails again.
+func (e *events) done(ref diag.Ref) {
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.failures, ref)
+}
+
 func (e *events) object(ref diag.Ref) *corev1.ObjectReference {
 	k := e.c.source.kinds[ref.Kind]
 	out := &corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, APIVersion: k.Version}

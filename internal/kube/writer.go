@@ -179,6 +179,7 @@ func (w *writer) work(ctx context.Context, q workqueue.TypedRateLimitingInterfac
 		switch {
 		case err == nil:
 			q.Forget(ref)
+			w.ev.done(ref)
 		case ctx.Err() != nil:
 		case apierrors.IsConflict(err):
 			w.c.stats.conflicts.Add(1)
@@ -314,8 +315,12 @@ func (w *writer) writeServices(ctx context.Context) error {
 		w.c.o.Log.Info("Service removed", "service", o.Namespace+"/"+name)
 	}
 	for _, s := range apply {
+		owner := slices.IndexFunc(wanted, func(d *diag.Object) bool { return d.Exposure.Service == s.Name })
 		if err := w.apply(ctx, s); err != nil {
 			failed = append(failed, err)
+			w.ev.failed(wanted[owner].Ref, err) // its status can only say that the Service is not there
+		} else {
+			w.ev.done(wanted[owner].Ref)
 		}
 	}
 	return errors.Join(failed...)
