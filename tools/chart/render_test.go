@@ -177,6 +177,29 @@ func TestRestricted(t *testing.T) {
 	}
 }
 
+// TestHostSecurity: in the node's network, root with one capability or nobody with none.
+func TestHostSecurity(t *testing.T) {
+	for _, test := range []struct {
+		set  string
+		root bool
+	}{
+		{"exposure=Host", true}, {"exposure=Host,host.root=false", false}, {"exposure=Host,host.network=false", false},
+		{"host.root=true", false}, // with exposure Service
+	} {
+		tmpl, _ := pod(t, template(t, "edge", "main", "--set", test.set))
+		c := tmpl.Spec.Containers[0].SecurityContext
+		root := c.RunAsUser != nil && *c.RunAsUser == 0 && *c.RunAsGroup == 0 && !*c.RunAsNonRoot &&
+			slices.Equal(c.Capabilities.Add, []corev1.Capability{"NET_BIND_SERVICE"})
+		nobody := c.RunAsUser == nil && c.RunAsNonRoot == nil && len(c.Capabilities.Add) == 0 && *tmpl.Spec.SecurityContext.RunAsNonRoot
+		if root != test.root || nobody == test.root {
+			t.Errorf("--set %s: %+v", test.set, c)
+		}
+		if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || !slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			t.Errorf("--set %s: it may do more than it needs: %+v", test.set, c)
+		}
+	}
+}
+
 // TestWorkload: what is computed from several values.
 func TestWorkload(t *testing.T) {
 	for _, c := range []struct {

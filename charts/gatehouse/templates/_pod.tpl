@@ -159,9 +159,13 @@ volumeMounts:
 {{- toYaml $c -}}
 {{- end -}}
 
+{{/* Kubernetes gives a capability to root alone, or through the image's file to a process that may gain privileges. */}}
 {{- define "gatehouse.security" -}}
 {{- $c := deepCopy (default dict .Values.securityContext) -}}
-{{- if include "gatehouse.hostnetwork" . -}}
+{{- if and (include "gatehouse.hostnetwork" .) .Values.host.root -}}
+{{- $_ := set $c "runAsUser" 0 -}}
+{{- $_ := set $c "runAsGroup" 0 -}}
+{{- $_ := set $c "runAsNonRoot" false -}}
 {{- $caps := default dict $c.capabilities -}}
 {{- $_ := set $caps "add" (append (default list $caps.add) "NET_BIND_SERVICE" | uniq) -}}
 {{- $_ := set $c "capabilities" $caps -}}
