@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,6 +37,7 @@ type options struct {
 	out, name, version, revision, push string
 	created                            time.Time
 	programs                           []program
+	stdout                             io.Writer // for what was written, a line each
 }
 
 // write builds the images and writes them to o.out.
@@ -66,7 +68,7 @@ func (o *options) write() error {
 		if err := tarball.WriteToFile(file, tag, img); err != nil {
 			return fmt.Errorf("writing %s: %w", file, err)
 		}
-		fmt.Println(file)
+		fmt.Fprintln(o.stdout, file)
 	}
 	l, err := layout.Write(filepath.Join(o.out, "oci"), empty.Index)
 	if err != nil {
@@ -79,7 +81,7 @@ func (o *options) write() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(filepath.Join(o.out, "oci"), digest)
+	fmt.Fprintln(o.stdout, filepath.Join(o.out, "oci"), digest)
 	return o.pushIndex(index)
 }
 
@@ -113,7 +115,7 @@ func (o *options) pushIndex(index v1.ImageIndex) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("pushed", ref.Context().Digest(digest.String()))
+	fmt.Fprintln(o.stdout, "pushed", ref.Context().Digest(digest.String()))
 	return nil
 }
 

@@ -6,20 +6,21 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
-	var o options
+func run(args []string, stdout io.Writer) error {
+	o := options{stdout: stdout}
 	var epoch int64
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.out, "out", "", "folder to write to; what an earlier run wrote there goes")
