@@ -54,7 +54,7 @@ type Image struct {
 	// User is the user and group id of a pod that sets none: that of the image. 0 is root.
 	User int64
 	// FileCaps are capabilities (NET_BIND_SERVICE) that the program's file would carry: a process that is not root gets those that
-	// its container adds, unless it may gain no privileges. Without them, adding capabilities gives nothing to such a process.
+	// its container has. Without them, adding capabilities gives nothing to such a process.
 	FileCaps []string
 }
 

@@ -202,9 +202,12 @@ containers: [{name: c, image: probe-root, ` + port80 + `}]`, "permission denied"
 		{"a user gains what the image's file has", `
 securityContext: {runAsUser: 65532}
 containers: [{name: c, image: probe, ` + port80 + `}]`, "listening on 80"},
-		{"a user does not gain what the file has", `
+		{"a user gains what the file has without new privileges", `
 securityContext: {runAsUser: 65532}
-containers: [{name: c, image: probe, ` + port80 + `, securityContext: {allowPrivilegeEscalation: false}}]`, "permission denied"},
+containers: [{name: c, image: probe, ` + port80 + `, securityContext: {allowPrivilegeEscalation: false}}]`, "listening on 80"},
+		{"a user does not gain what the container drops", `
+securityContext: {runAsUser: 65532}
+containers: [{name: c, image: probe, ` + port80 + `, securityContext: {capabilities: {drop: [ALL]}}}]`, "permission denied"},
 		{"a capability does not help a user", `
 securityContext: {runAsUser: 65532, runAsNonRoot: true}
 containers: [{name: c, image: probe-root, ` + port80 + `, securityContext: {capabilities: {add: [NET_BIND_SERVICE]}}}]`, "permission denied"},

@@ -233,7 +233,7 @@ func (c *container) setUser(s *initSpec, o *corev1.Pod, image *Image) error {
 	if s.Caps, err = containerCaps(add, drop); err != nil {
 		return &startError{"CreateContainerConfigError", err.Error()}
 	}
-	if uid != 0 && !s.NoNewPrivs {
+	if uid != 0 { // also without new privileges: a runtime has the process hold what its container adds, so the file gives nothing new
 		for _, name := range image.FileCaps {
 			if n, ok := capabilities[name]; ok && slices.Contains(s.Caps, n) {
 				s.Ambient = append(s.Ambient, n)
