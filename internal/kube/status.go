@@ -137,31 +137,51 @@ func (w statusWriter) gateway(o *gatewayv1.Gateway, d *diag.Object) (any, bool) 
 const mostParents = 32
 
 func (w statusWriter) route(o *gatewayv1.HTTPRoute, d *diag.Object) (any, bool) {
-	out := []gatewayv1.RouteParentStatus{}
-	var ours []gatewayv1.RouteParentStatus
-	for _, p := range o.Status.Parents {
-		if string(p.ControllerName) == w.controller {
-			ours = append(ours, p)
-		} else {
-			out = append(out, p)
-		}
-	}
+	have := o.Status.Parents
+	ours := func(p *gatewayv1.RouteParentStatus) bool { return string(p.ControllerName) == w.controller }
+	var want []gatewayv1.RouteParentStatus
 	if d != nil {
 		for _, ref := range o.Spec.ParentRefs {
 			i := slices.IndexFunc(d.Parents, func(p diag.Parent) bool { return sameParent(o.Namespace, &ref, &p) })
-			if i < 0 || len(out) >= mostParents {
+			if i < 0 {
 				continue
 			}
 			var old []metav1.Condition
-			if j := slices.IndexFunc(ours, func(p gatewayv1.RouteParentStatus) bool { return reflect.DeepEqual(p.ParentRef, ref) }); j >= 0 {
-				old = ours[j].Conditions
+			if j := slices.IndexFunc(have, func(p gatewayv1.RouteParentStatus) bool { return ours(&p) && reflect.DeepEqual(p.ParentRef, ref) }); j >= 0 {
+				old = have[j].Conditions
 			}
-			out = append(out, gatewayv1.RouteParentStatus{ParentRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
+			want = append(want, gatewayv1.RouteParentStatus{ParentRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
 				Conditions: w.conditions(old, d.Parents[i].Conditions, "Accepted", "ResolvedRefs", "PartiallyInvalid")})
 		}
 	}
+	out := inPlace(have, want, mostParents, ours, func(a, b *gatewayv1.RouteParentStatus) bool { return reflect.DeepEqual(a.ParentRef, b.ParentRef) })
 	s := gatewayv1.HTTPRouteStatus{RouteStatus: gatewayv1.RouteStatus{Parents: out}}
-	return &s, !(len(out) == 0 && len(o.Status.Parents) == 0) && !reflect.DeepEqual(out, o.Status.Parents)
+	return &s, !(len(out) == 0 && len(have) == 0) && !reflect.DeepEqual(out, have)
+}
+
+// inPlace lays the entries that we want over a list that others write too. Theirs stay, and theirs and ours keep their places: were
+// ours moved to the end, two controllers that do so would write the list in turn for ever. New ones follow, up to most in all.
+func inPlace[T any](have, want []T, most int, ours func(*T) bool, same func(a, b *T) bool) []T {
+	out := []T{}
+	used := make([]bool, len(want))
+	for i := range have {
+		if !ours(&have[i]) {
+			out = append(out, have[i])
+			continue
+		}
+		for j := range want {
+			if !used[j] && same(&have[i], &want[j]) {
+				out, used[j] = append(out, want[j]), true
+				break
+			}
+		}
+	}
+	for j := range want {
+		if !used[j] && len(out) < most {
+			out = append(out, want[j])
+		}
+	}
+	return out
 }
 
 // sameParent says whether a verdict is about a parentRef.
@@ -205,32 +225,24 @@ func (w statusWriter) ingress(o *networkingv1.Ingress, d *diag.Object) (any, boo
 const mostAncestors = 16
 
 func (w statusWriter) policy(have v1alpha1.PolicyStatus, refs []v1alpha1.TargetRef, d *diag.Object) (any, bool) {
-	out := []gatewayv1.PolicyAncestorStatus{}
-	var ours []gatewayv1.PolicyAncestorStatus
-	for _, a := range have.Ancestors {
-		if string(a.ControllerName) == w.controller {
-			ours = append(ours, a)
-		} else {
-			out = append(out, a)
-		}
-	}
+	ours := func(a *gatewayv1.PolicyAncestorStatus) bool { return string(a.ControllerName) == w.controller }
+	var want []gatewayv1.PolicyAncestorStatus
 	if d != nil {
 		for _, p := range d.Parents {
-			if len(out) >= mostAncestors {
-				break
-			}
 			ref := ancestorRef(p)
 			var old []metav1.Condition
-			if j := slices.IndexFunc(ours, func(a gatewayv1.PolicyAncestorStatus) bool { return reflect.DeepEqual(a.AncestorRef, ref) }); j >= 0 {
-				old = ours[j].Conditions
+			if j := slices.IndexFunc(have.Ancestors, func(a gatewayv1.PolicyAncestorStatus) bool { return ours(&a) && reflect.DeepEqual(a.AncestorRef, ref) }); j >= 0 {
+				old = have.Ancestors[j].Conditions
 			}
-			out = append(out, gatewayv1.PolicyAncestorStatus{AncestorRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
+			want = append(want, gatewayv1.PolicyAncestorStatus{AncestorRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
 				Conditions: w.conditions(old, p.Conditions, "Accepted", "Programmed", "OverlapFree")})
 		}
 	}
 	s := have.DeepCopy()
-	s.Ancestors = out
-	return s, !(len(out) == 0 && len(have.Ancestors) == 0) && !reflect.DeepEqual(out, have.Ancestors)
+	s.Ancestors = inPlace(have.Ancestors, want, mostAncestors, ours, func(a, b *gatewayv1.PolicyAncestorStatus) bool {
+		return reflect.DeepEqual(a.AncestorRef, b.AncestorRef)
+	})
+	return s, !(len(s.Ancestors) == 0 && len(have.Ancestors) == 0) && !reflect.DeepEqual(s.Ancestors, have.Ancestors)
 }
 
 func ancestorRef(p diag.Parent) gatewayv1.ParentReference {
