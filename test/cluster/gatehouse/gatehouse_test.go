@@ -49,6 +49,8 @@ var parts = []struct {
 	run  func(*site, *testing.T)
 }{
 	{"ingress conformance", ingressConformance},
+	{"host", host},
+	{"two installations", twoInstallations},
 }
 
 // site is the cluster that all tests share.
@@ -134,8 +136,8 @@ func (s *scene) during(d time.Duration, check func(context.Context) error) {
 }
 
 // pods lists the pods of an installation.
-func (s *site) pods(ctx context.Context, namespace string) ([]corev1.Pod, error) {
-	l, err := s.Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=gatehouse"})
+func (s *site) pods(ctx context.Context, namespace, release string) ([]corev1.Pod, error) {
+	l, err := s.Client().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + release})
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +145,8 @@ func (s *site) pods(ctx context.Context, namespace string) ([]corev1.Pod, error)
 }
 
 // log is what the pods of an installation have written.
-func (s *site) log(ctx context.Context, namespace string) (string, error) {
-	pods, err := s.pods(ctx, namespace)
+func (s *site) log(ctx context.Context, namespace, release string) (string, error) {
+	pods, err := s.pods(ctx, namespace, release)
 	if err != nil {
 		return "", err
 	}
@@ -163,7 +165,7 @@ func (s *site) log(ctx context.Context, namespace string) (string, error) {
 func (s *site) tellLogs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	text, err := s.log(ctx, system)
+	text, err := s.log(ctx, system, "gatehouse")
 	var lines []string
 	for line := range strings.Lines(text) {
 		if !strings.Contains(line, `"status":`) {

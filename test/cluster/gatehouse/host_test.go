@@ -1,0 +1,117 @@
+package gatehouse
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gatehouse-io/gatehouse/test/cluster"
+)
+
+// Addresses of the node that only tests of exposure Host use (RFC 5737).
+const (
+	north = "192.0.2.10"
+	south = "192.0.2.11"
+)
+
+// hostGateway is a Gateway of the class host at one address of the node, with a route to it: its name is also the host.
+func hostGateway(name, address string) string {
+	return strings.NewReplacer("$name", name, "$address", address).Replace(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: $name}
+spec:
+  gatewayClassName: host
+  addresses: [{value: $address}]
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---`) + route(name, name, name+".example", "web")
+}
+
+// host: an installation whose pod has the node's network and binds the addresses that Gateways name.
+func host(s *site, t *testing.T) {
+	sc := s.scene(t)
+	sc.nodeAddress(north)
+	sc.nodeAddress(south)
+	sc.backends("web")
+	// One pod, because both nodes of the test cluster have one network.
+	sc.install(cluster.Release{Name: "gatehouse-host", Set: []string{"replicas=1", "exposure=Host", "drainGrace=0s", "healthPort=9912",
+		"admin=127.0.0.1:9911", "controllers.gateway=gatehouse.dev/gateway-host", "controllers.ingress=gatehouse.dev/ingress-host",
+		"gatewayClass.name=host", "ingressClass.create=false"}})
+	for _, x := range []struct {
+		name string
+		run  func(*scene)
+	}{
+		{"two addresses, one port", hostTwoAddresses},
+		{"two Gateways, one bind", hostOneBind},
+		{"without the capability", hostWithoutCapability},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.run(&scene{s, t, sc.namespace}) })
+	}
+}
+
+// hostTwoAddresses: two Gateways have port 80 at an address each, and status names just that.
+func hostTwoAddresses(s *scene) {
+	s.apply(hostGateway("north", north), hostGateway("south", south))
+	defer s.remove("Gateway", "north")
+	defer s.remove("Gateway", "south")
+	for name, address := range map[string]string{"north": north, "south": south} {
+		s.serves(request{address: address, host: name + ".example"}, "web")
+		s.gateway(name, "Programmed", "True", "")
+		o, err := s.of("Gateway").Get(s.Context(), name, metav1.GetOptions{})
+		s.must(err)
+		if got := addresses(o); len(got) != 1 || got[0] != address {
+			s.Errorf("status of %s has addresses %v", name, got)
+		}
+	}
+	s.refuses(request{address: north, host: "south.example"}, 404)
+	s.refuses(request{address: south, host: "north.example"}, 404)
+	if l, err := s.Client().CoreV1().Services(s.namespace).List(s.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=gatehouse"}); err != nil || len(l.Items) > 0 {
+		s.Errorf("exposure Host made Services: %v, %v", l.Items, err)
+	}
+}
+
+// hostOneBind: of two Gateways at one address and port the older serves; the younger says who has the port, and has it when that one
+// is gone. Names do not decide.
+func hostOneBind(s *scene) {
+	s.apply(hostGateway("zebra", north))
+	s.gateway("zebra", "Programmed", "True", "")
+	o, err := s.of("Gateway").Get(s.Context(), "zebra", metav1.GetOptions{})
+	s.must(err)
+	s.eventually("the next second, which is the grain of ages", func(context.Context) error {
+		if age := time.Since(o.GetCreationTimestamp().Time); age < 1100*time.Millisecond {
+			return fmt.Errorf("the age is %v", age)
+		}
+		return nil
+	})
+	s.apply(hostGateway("ant", north))
+	s.gateway("ant", "Programmed", "False", s.namespace+"/zebra")
+	s.gateway("zebra", "Programmed", "True", "")
+	s.serves(request{address: north, host: "zebra.example"}, "web")
+	s.refuses(request{address: north, host: "ant.example"}, 404)
+	s.remove("Gateway", "zebra")
+	s.gateway("ant", "Programmed", "True", "")
+	s.serves(request{address: north, host: "ant.example"}, "web")
+	s.refuses(request{address: north, host: "zebra.example"}, 404)
+	s.remove("Gateway", "ant")
+	s.closed(request{address: north, port: 80, host: "ant.example"})
+}
+
+// hostWithoutCapability: a process that may not bind port 80 binds 10080 and says so.
+func hostWithoutCapability(s *scene) {
+	drop := `[{"op": "replace", "path": "/spec/template/spec/containers/0/securityContext/capabilities", "value": {"drop": ["ALL"]}}]`
+	_, err := s.Client().AppsV1().Deployments(s.namespace).Patch(s.Context(), "gatehouse-host", types.JSONPatchType, []byte(drop), metav1.PatchOptions{})
+	s.must(err)
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	s.must(s.WaitDeployment(ctx, s.namespace, "gatehouse-host"))
+	s.apply(hostGateway("low", south))
+	defer s.remove("Gateway", "low")
+	s.serves(request{address: south, port: 10080, host: "low.example"}, "web")
+	s.closed(request{address: south, port: 80, host: "low.example"})
+	s.logged(s.namespace, "gatehouse-host", "10080", "port 80", "permission")
+}

@@ -1,0 +1,192 @@
+package gatehouse
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/gatehouse-io/gatehouse/test/cluster"
+)
+
+// twoInstallations: a second one, in the first one's namespace even, serves its own classes, and neither touches what is the other's.
+func twoInstallations(s *site, t *testing.T) {
+	sc := s.scene(t)
+	sc.backends("web")
+	sc.install(cluster.Release{Name: "gatehouse-two", Namespace: system, Set: []string{"replicas=1", "drainGrace=0s",
+		"controllers.gateway=gatehouse.dev/gateway-two", "controllers.ingress=gatehouse.dev/ingress-two", "gatewayClass.name=two", "ingressClass.name=two"}})
+	sc.apply(twoGateways)
+	one, two := sc.address("Gateway", "one"), sc.address("Gateway", "two")
+	sc.serves(request{address: one, host: "both.example"}, "web")
+	sc.serves(request{address: two, host: "both.example"}, "web")
+	iOne, iTwo := sc.address("Ingress", "one"), sc.address("Ingress", "two")
+	sc.serves(request{address: iOne, host: "one.example"}, "web")
+	sc.refuses(request{address: iOne, host: "two.example"}, 404)
+	sc.serves(request{address: iTwo, host: "two.example"}, "web")
+	sc.refuses(request{address: iTwo, host: "one.example"}, 404)
+	sc.installationsApart()
+	sc.statusesApart()
+	sc.atRest(2*time.Second, []string{"GatewayClass", "Gateway", "HTTPRoute", "Ingress", "Service"})
+
+	// A Gateway that changes its installation keeps its name, so both have a hand on the name of its Service.
+	sc.patch("Gateway", "one", `{"spec": {"gatewayClassName": "two"}}`)
+	sc.service("Gateway", "one", owned("gatehouse-two"))
+	sc.gateway("one", "Programmed", "True", "")
+	sc.eventually("the moved Gateway to serve", func(ctx context.Context) error {
+		o, err := sc.of("Gateway").Get(ctx, "one", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if a := addresses(o); len(a) > 0 {
+			return request{address: a[0], host: "both.example"}.answers(ctx, 200, "web")
+		}
+		return fmt.Errorf("it has no address: %v", o.Object["status"])
+	})
+	sc.eventually("one entry for each of the two Gateways, by their new controller", func(ctx context.Context) error {
+		by, err := sc.controllers(ctx, "both")
+		if err == nil && !maps.Equal(by, map[string]string{"one": "gatehouse.dev/gateway-two", "two": "gatehouse.dev/gateway-two"}) {
+			err = fmt.Errorf("entries are %v", by)
+		}
+		return err
+	})
+}
+
+const twoGateways = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: one}
+spec: {gatewayClassName: gatehouse, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: two}
+spec: {gatewayClassName: two, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: both}
+spec:
+  parentRefs: [{name: one}, {name: two}]
+  hostnames: [both.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: one}
+spec:
+  ingressClassName: gatehouse
+  rules: [{host: one.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: two}
+spec:
+  ingressClassName: two
+  rules: [{host: two.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+`
+
+// installationsApart: each Service belongs to the installation of its owner's class and leads to its pods; each lease has its holder.
+func (s *scene) installationsApart() {
+	s.Helper()
+	for name, release := range map[string]string{"one": "gatehouse", "two": "gatehouse-two"} {
+		svc := s.service("Gateway", name, owned(release))
+		if got := svc.Spec.Selector["app.kubernetes.io/instance"]; got != release {
+			s.Errorf("the Service of Gateway %s selects pods of %q", name, got)
+		}
+		pods, err := s.pods(s.Context(), system, release)
+		s.must(err)
+		lease, err := s.Client().CoordinationV1().Leases(system).Get(s.Context(), release, metav1.GetOptions{})
+		s.must(err)
+		if h := lease.Spec.HolderIdentity; h == nil || len(pods) != 1 || *h != pods[0].Name {
+			s.Errorf("lease %s is held by %v, want the one pod of %d", release, h, len(pods))
+		}
+	}
+}
+
+// controllers says who wrote the entry about each parent of a route.
+func (s *scene) controllers(ctx context.Context, route string) (map[string]string, error) {
+	o, err := s.of("HTTPRoute").Get(ctx, route, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	list, _ := at(o, "status", "parents").([]any)
+	for _, x := range list {
+		m := x.(map[string]any)
+		parent := m["parentRef"].(map[string]any)["name"].(string)
+		out[parent] = strings.Trim(out[parent]+" "+m["controllerName"].(string), " ")
+	}
+	return out, nil
+}
+
+// statusesApart: a route with a parent in each has an entry by each.
+func (s *scene) statusesApart() {
+	s.Helper()
+	s.eventually("an entry for each parent", func(ctx context.Context) error {
+		by, err := s.controllers(ctx, "both")
+		if err == nil && !maps.Equal(by, map[string]string{"one": "gatehouse.dev/gateway", "two": "gatehouse.dev/gateway-two"}) {
+			err = fmt.Errorf("entries are %v", by)
+		}
+		return err
+	})
+}
+
+// versions are the resource versions of all objects of some kinds in the test's namespace and in that of the installation.
+func (s *scene) versions(ctx context.Context, kinds []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, k := range kinds {
+		r := resources[k]
+		l, err := s.Dynamic().Resource(r.GroupVersionResource).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range l.Items {
+			if r.global || o.GetNamespace() == s.namespace || o.GetNamespace() == system {
+				out[k+" "+o.GetNamespace()+"/"+o.GetName()] = o.GetResourceVersion()
+			}
+		}
+	}
+	return out, nil
+}
+
+// atRest waits until no object of these kinds changes for a time.
+func (s *scene) atRest(d time.Duration, kinds []string) {
+	s.Helper()
+	var last map[string]string
+	var since time.Time
+	var history []string
+	defer func() {
+		if s.Failed() {
+			s.Logf("changed since: %v", history)
+		}
+	}()
+	s.eventually("objects to rest", func(ctx context.Context) error {
+		now, err := s.versions(ctx, kinds)
+		if err != nil {
+			return err
+		}
+		if !maps.Equal(now, last) {
+			var what []string
+			for k, v := range now {
+				if last[k] != v {
+					what = append(what, k)
+				}
+			}
+			if last != nil {
+				history = append(history, what...)
+			}
+			last, since = now, time.Now()
+			slices.Sort(what)
+			return fmt.Errorf("these changed: %v", what)
+		}
+		if rest := time.Since(since); rest < d {
+			return fmt.Errorf("at rest for %v", rest)
+		}
+		return nil
+	})
+}
