@@ -159,7 +159,8 @@ volumeMounts:
 {{- toYaml $c -}}
 {{- end -}}
 
-{{/* Kubernetes gives a capability to root alone, or through the image's file to a process that may gain privileges. */}}
+{{/* A user who is not root gets a capability only if the image's file carries it too, and ours does not: a file that does will not
+start in a container without the capability, which is what every other installation has. */}}
 {{- define "gatehouse.security" -}}
 {{- $c := deepCopy (default dict .Values.securityContext) -}}
 {{- if and (include "gatehouse.hostnetwork" .) .Values.host.root -}}
