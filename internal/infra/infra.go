@@ -52,11 +52,11 @@ func (o *Options) Labels() map[string]string {
 
 // Services compares the Services that objects want with those that are there (have: all with o.Labels()). apply are those
 // to create or to change, in full; remove are the names of those whose owner is gone or wants none. Target ports that are
-// assigned stay what they are; new ones collide with none in have.
+// assigned stay what they are, but for those that somebody else must have written; new ones collide with none in have.
 func Services(objects []*diag.Object, have []*corev1.Service, o Options) (apply []*corev1.Service, remove []string) {
 	objects = slices.Clone(objects)
 	slices.SortFunc(objects, func(a, b *diag.Object) int { return a.Ref.Compare(b.Ref) })
-	there, taken := map[string]*corev1.Service{}, map[int32]bool{}
+	there, taken, given := map[string]*corev1.Service{}, map[int32]bool{}, map[int32]bool{}
 	for _, s := range have {
 		there[s.Name] = s
 		for _, p := range s.Spec.Ports {
@@ -70,7 +70,7 @@ func Services(objects []*diag.Object, have []*corev1.Service, o Options) (apply 
 		}
 		wanted[obj.Exposure.Service] = true
 		old := there[obj.Exposure.Service]
-		s := service(obj, old, taken, o)
+		s := service(obj, old, taken, given, o)
 		if old == nil || differs(s, old) {
 			apply = append(apply, s)
 		}
@@ -84,8 +84,8 @@ func Services(objects []*diag.Object, have []*corev1.Service, o Options) (apply 
 	return apply, remove
 }
 
-// service is the Service that obj wants.
-func service(obj *diag.Object, old *corev1.Service, taken map[int32]bool, o Options) *corev1.Service {
+// service is the Service that obj wants. given are the target ports of this and the objects before it.
+func service(obj *diag.Object, old *corev1.Service, taken, given map[int32]bool, o Options) *corev1.Service {
 	e := obj.Exposure
 	s := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Name: e.Service, Namespace: o.Namespace, Labels: map[string]string{}, Annotations: map[string]string{}}}
@@ -111,10 +111,10 @@ func service(obj *diag.Object, old *corev1.Service, taken map[int32]bool, o Opti
 	}
 	for _, port := range e.Ports {
 		target := assigned(old, port)
-		if target == 0 {
+		if target <= offset || target > lastTarget || given[target] { // none, or none that allocate has given
 			target = allocate(port, taken)
 		}
-		taken[target] = true
+		taken[target], given[target] = true, true
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: portName(port), Port: port, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(target)})
 	}
 	s.Annotations[annotationApplied] = digest(s)

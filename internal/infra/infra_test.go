@@ -76,6 +76,26 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// TestTargetsOfOthersGo: a target port that cannot be one of ours, or is another's already, was written by somebody else.
+func TestTargetsOfOthersGo(t *testing.T) {
+	a, b := gateway("a", 80), gateway("b", 80, 443)
+	have, _ := Services([]*diag.Object{a, b}, nil, options())
+	for _, target := range []int32{1, 8080, 10000, 32000, 10080, 10443} { // the last two are ports of a and of b itself
+		edited := []*corev1.Service{have[0], have[1].DeepCopy()}
+		edited[1].Spec.Ports[0].TargetPort.IntVal = target
+		apply, _ := Services([]*diag.Object{a, b}, edited, options())
+		if target == 10443 && len(apply) == 1 { // the port that comes first keeps it
+			if got := ports(apply[0]); got[80] == got[443] {
+				t.Errorf("target %d: %v", target, got)
+			}
+			continue
+		}
+		if len(apply) != 1 || !cmp.Equal(ports(apply[0]), map[int32]int32{80: 20000, 443: 10443}) {
+			t.Errorf("target %d: %v is applied", target, apply)
+		}
+	}
+}
+
 // TestTargetsNeverCollide: whatever comes and goes, no two ports have one target and a target that is assigned stays.
 func TestTargetsNeverCollide(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -37,9 +37,9 @@ func (w statusWriter) status(o objects.Object, d *diag.Object) (status any, diff
 	case *networkingv1.Ingress:
 		return w.ingress(o, d)
 	case *v1alpha1.ProtectionPolicy:
-		return w.policy(o.Status, o.Spec.TargetRefs, d)
+		return w.policy(o.Status, d)
 	case *v1alpha1.ClientTrafficPolicy:
-		return w.policy(o.Status, o.Spec.TargetRefs, d)
+		return w.policy(o.Status, d)
 	case *v1alpha1.Backend:
 		return w.conditionsOnly(o.Status, d)
 	case *v1alpha1.GatewayParameters:
@@ -224,7 +224,7 @@ func (w statusWriter) ingress(o *networkingv1.Ingress, d *diag.Object) (any, boo
 // mostAncestors is how many entries a policy's status may have (GEP-713).
 const mostAncestors = 16
 
-func (w statusWriter) policy(have v1alpha1.PolicyStatus, refs []v1alpha1.TargetRef, d *diag.Object) (any, bool) {
+func (w statusWriter) policy(have v1alpha1.PolicyStatus, d *diag.Object) (any, bool) {
 	ours := func(a *gatewayv1.PolicyAncestorStatus) bool { return string(a.ControllerName) == w.controller }
 	var want []gatewayv1.PolicyAncestorStatus
 	if d != nil {

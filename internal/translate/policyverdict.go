@@ -77,6 +77,9 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 		conclude(false, bad.reason, withHint(path+": "+bad.message, bad.hint))
 		return
 	}
+	if p.foreign(to) {
+		return
+	}
 	winner := v.Ref
 	if t := hear[*target](p, topic{kind: targetTopic, name: targetNameOf(to)}); t != nil {
 		if a := t.Protection[r.SectionName]; a != nil && v.Ref.Kind == "ProtectionPolicy" {
@@ -96,6 +99,28 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 	default:
 		conclude(true, accepted, "")
 	}
+}
+
+// foreign says whether a target that is there belongs to another controller, or to nobody: what a policy does there is not ours to say.
+func (p *pass) foreign(to diag.Ref) bool {
+	ours := func(ref diag.Ref) bool { return hear[*attachment](p, topic{kind: attachTopic, ref: ref}) != nil }
+	switch to.Kind {
+	case "Gateway", "IngressClass":
+		return !ours(to)
+	case "Ingress":
+		ing, _ := objects.Get[*networkingv1.Ingress](p.view, to.Namespace, to.Name)
+		return !ours(refOf("IngressClass", "", p.classOf(ing, newVerdict(to, ing))))
+	case "HTTPRoute":
+		r, _ := objects.Get[*gatewayv1.HTTPRoute](p.view, to.Namespace, to.Name)
+		return !slices.ContainsFunc(r.Spec.ParentRefs, func(ref gatewayv1.ParentReference) bool {
+			namespace := r.Namespace
+			if ref.Namespace != nil {
+				namespace = string(*ref.Namespace)
+			}
+			return ours(refOf("Gateway", namespace, string(ref.Name)))
+		})
+	}
+	return false
 }
 
 // findTarget says why a target is not there.
