@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +20,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
@@ -290,6 +294,40 @@ func TestConfig(t *testing.T) {
 		if d := cmp.Diff(configName(t, img), configName(t, packed)); d != "" {
 			t.Errorf("%s: the file for docker load holds another image (-layout +file):\n%s", arch, d)
 		}
+	}
+}
+
+// TestPush sends the images to a registry and finds them there.
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	place := strings.TrimPrefix(server.URL, "http://") + "/edge/gatehouse:1.2.3"
+	filler := filepath.Join(t.TempDir(), "filler")
+	if err := os.WriteFile(filler, []byte("not a program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir, out := t.TempDir(), &strings.Builder{}
+	if err := run([]string{"-out", dir, "-version", "1.2.3", "-push", place, "linux/" + here + "=" + filler}, out); err != nil {
+		t.Fatal(err)
+	}
+	x, _ := index(t, dir, here)
+	want, err := x.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := remote.Index(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pushed.Digest(); err != nil || got != want || validate.Index(pushed) != nil {
+		t.Errorf("the registry has %v, %v; want %v", got, err, want)
+	}
+	if line := "pushed " + strings.TrimSuffix(place, ":1.2.3") + "@" + want.String() + "\n"; !strings.HasSuffix(out.String(), line) {
+		t.Errorf("it prints %q, want %q at the end", out, line)
 	}
 }
 
