@@ -335,18 +335,19 @@ func ours(s *corev1.Service, o *infra.Options) bool {
 	return true
 }
 
-// apply writes one Service by server-side apply: what others own of it stays.
+// apply writes one Service by server-side apply: what others own of it stays, but for ports, which would lead to nobody.
 func (w *writer) apply(ctx context.Context, s *corev1.Service) error {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encoding Service %s: %w", s.Name, err)
 	}
-	client, err := w.c.client(schema.GroupVersion{Version: "v1"})
-	if err != nil {
-		return err
+	out, err := w.patchService(ctx, s, types.ApplyPatchType, data)
+	if apierrors.IsInvalid(err) || err == nil && len(out.Spec.Ports) > len(s.Spec.Ports) {
+		if err = w.takePortsOut(ctx, s); err == nil {
+			_, err = w.patchService(ctx, s, types.ApplyPatchType, data)
+		}
 	}
-	if err := client.Patch(types.ApplyPatchType).Namespace(s.Namespace).Resource("services").Name(s.Name).Param("fieldManager", fieldOwner).
-		Param("force", "true").Body(data).Do(ctx).Error(); err != nil {
+	if err != nil {
 		return fmt.Errorf("applying Service %s/%s for %s %s: %w", s.Namespace, s.Name, s.Labels[infra.LabelOwnerKind], s.Labels[infra.LabelOwnerName], err)
 	}
 	w.c.stats.writes.Add(1)
@@ -357,4 +358,32 @@ func (w *writer) apply(ctx context.Context, s *corev1.Service) error {
 	slices.Sort(ports)
 	w.c.o.Log.Info("Service applied", "service", s.Namespace+"/"+s.Name, "ports", ports)
 	return nil
+}
+
+func (w *writer) patchService(ctx context.Context, s *corev1.Service, how types.PatchType, data []byte) (*corev1.Service, error) {
+	client, err := w.c.client(schema.GroupVersion{Version: "v1"})
+	if err != nil {
+		return nil, err
+	}
+	r := client.Patch(how).Namespace(s.Namespace).Resource("services").Name(s.Name).Param("fieldManager", fieldOwner).Body(data)
+	if how == types.ApplyPatchType {
+		r = r.Param("force", "true")
+	}
+	var out corev1.Service
+	return &out, r.Do(ctx).Into(&out)
+}
+
+// takePortsOut makes the ports of a Service those of s: ports that somebody else added stay when s is applied, and one of theirs that
+// has the name of one of ours makes applying impossible.
+func (w *writer) takePortsOut(ctx context.Context, s *corev1.Service) error {
+	ports := []any{map[string]string{"$patch": "replace"}} // a strategic merge would keep them too
+	for _, p := range s.Spec.Ports {
+		ports = append(ports, p)
+	}
+	data, err := json.Marshal(map[string]any{"spec": map[string]any{"ports": ports}})
+	if err != nil {
+		return err
+	}
+	_, err = w.patchService(ctx, s, types.StrategicMergePatchType, data)
+	return err
 }
