@@ -51,6 +51,7 @@ var parts = []struct {
 	{"ingress conformance", ingressConformance},
 	{"host", host},
 	{"two installations", twoInstallations},
+	{"services", services},
 }
 
 // site is the cluster that all tests share.
