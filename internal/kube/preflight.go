@@ -20,7 +20,7 @@ import (
 
 // Versions that are known to do.
 const (
-	oldestKubernetes = "1.30.0" // CRD validation by CEL, EndpointSlice conditions, metadata watches
+	oldestKubernetes = "1.31.0" // CRD validation by CEL, EndpointSlice conditions, metadata watches
 	gatewayAPI       = "1.6.0"  // the fields that translate reads
 	labelName        = "app.kubernetes.io/name"
 	bundleVersion    = "gateway.networking.k8s.io/bundle-version"

@@ -171,3 +171,31 @@ func RenderChart(ctx context.Context, r *Release) ([]byte, error) {
 	}
 	return out.Bytes(), nil
 }
+
+// Echo is the YAML of a Deployment of the Gateway API's echo backend, which answers every request with what it got as JSON, and of a
+// Service of the same name at port 80.
+func Echo(namespace, name string, replicas int) string {
+	return fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[2]s, namespace: %[1]s}
+spec:
+  replicas: %[3]d
+  selector: {matchLabels: {app: %[2]s}}
+  template:
+    metadata: {labels: {app: %[2]s}}
+    spec:
+      containers:
+      - name: echo
+        image: gateway-api/echo-basic
+        env:
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: %[2]s, namespace: %[1]s}
+spec: {selector: {app: %[2]s}, ports: [{name: http, port: 80, targetPort: 3000}]}
+`, namespace, name, replicas)
+}

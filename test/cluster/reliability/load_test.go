@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 const system = "gatehouse-system"
 
-// shop is a Gateway, a backend with two pods and a route to it.
+// shop is a Gateway and a route to the backend.
 const shop = `
 apiVersion: v1
 kind: Namespace
@@ -35,32 +35,7 @@ kind: Gateway
 metadata: {name: public, namespace: shop}
 spec: {gatewayClassName: gatehouse, listeners: [{name: http, port: 80, protocol: HTTP}]}
 ---
-` + backend + `---
 ` + route
-
-const backend = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: echo
-        image: gateway-api/echo-basic
-        env:
-        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 3000}]}
-`
 
 const route = `
 apiVersion: gateway.networking.k8s.io/v1
@@ -99,7 +74,7 @@ func start(t *testing.T, channel string, o cluster.Options) *world {
 
 func (w *world) openShop(t *testing.T) {
 	t.Helper()
-	w.apply(t, named(shop, "web"))
+	w.apply(t, named(shop, "web"), cluster.Echo("shop", "web", 2))
 	w.must(t, w.WaitDeployment(w.ctx, "shop", "web"))
 	w.address = w.gatewayAddress(t)
 	w.serves(t, "web.example")

@@ -308,7 +308,7 @@ func (w *world) settled(t *testing.T) {
 // when they go Ingresses are served on. The experimental channel does as well.
 func TestKindsComeAndGo(t *testing.T) {
 	w := start(t, "", cluster.Options{})
-	w.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", backend, ingress)
+	w.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", cluster.Echo("shop", "web", 2), ingress)
 	w.address = w.ingressAddress(t)
 	w.serves(t, "web.example")
 	end := w.load(t)

@@ -57,7 +57,7 @@ func TestStartWithoutAPIServer(t *testing.T) {
 	w := &world{cluster.StartTest(t, cluster.Options{}), t.Context(), "127.0.0.1"}
 	w.must(t, w.InstallGatewayAPI(w.ctx, "standard"))
 	w.must(t, w.InstallGatehouse(w.ctx, cluster.Release{Set: []string{"replicas=0"}})) // for its classes and CRDs
-	w.apply(t, named(shop, "web"))
+	w.apply(t, named(shop, "web"), cluster.Echo("shop", "web", 2))
 	w.must(t, w.WaitDeployment(w.ctx, "shop", "web"))
 	w.StopAPIServer()
 	image, err := cluster.GatehouseUnderTest()

@@ -28,28 +28,6 @@ kind: Gateway
 metadata: {name: public, namespace: shop}
 spec: {gatewayClassName: gatehouse, listeners: [{name: http, port: 80, protocol: HTTP}]}
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: echo
-        image: gateway-api/echo-basic
-        env:
-        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-        - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 3000}]}
----
 apiVersion: v1
 kind: Service
 metadata: {name: web-2, namespace: shop}
@@ -93,7 +71,7 @@ func (w *world) furnish(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if err := w.Apply(ctx, []byte(shop)); err != nil {
+	if err := w.Apply(ctx, []byte(shop), []byte(cluster.Echo("shop", "web", 1))); err != nil {
 		return err
 	}
 	if err := w.WaitDeployment(ctx, "shop", "web"); err != nil {
