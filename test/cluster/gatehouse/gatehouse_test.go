@@ -52,6 +52,7 @@ var parts = []struct {
 	{"host", host},
 	{"two installations", twoInstallations},
 	{"services", services},
+	{"status", statuses},
 }
 
 // site is the cluster that all tests share.
