@@ -15,6 +15,8 @@ RUN mkdir -p /root-of-image/etc/ssl/certs \
  && cp /etc/ssl/certs/ca-certificates.crt /root-of-image/etc/ssl/certs/ca-certificates.crt \
  && CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=$VERSION" -o /root-of-image/gatehouse ./cmd/gatehouse
+# Permitted and not effective, so that it starts in a container that does not have the capability too.
+RUN apt-get update -qq && apt-get install -y -qq libcap2-bin && cd /root-of-image && setcap cap_net_bind_service=p gatehouse
 
 FROM scratch
 ARG VERSION=unknown REVISION=

@@ -153,6 +153,9 @@ func allowedWithFiles(a netip.Addr) bool {
 // run serves until a signal or the end of ctx, then drains.
 func (p *process) run(ctx context.Context) error {
 	defer func() { _ = p.recorder.Close() }()
+	if err := allowLowPorts(); err != nil { // then such ports are bound 10000 higher, and the log says so
+		p.log.Debug("capability not in effect", "err", err)
+	}
 	source, err := p.source()
 	if err != nil {
 		return err

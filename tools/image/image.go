@@ -125,7 +125,7 @@ func (o *options) image(b program, base v1.Layer) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	app, err := layer(o.created, file{path: entrypoint[1:], mode: 0o755, data: data})
+	app, err := layer(o.created, file{path: entrypoint[1:], mode: 0o755, data: data, bind: true})
 	if err != nil {
 		return nil, err
 	}

@@ -164,7 +164,7 @@ func unpack(t *testing.T, img v1.Image) (string, []string) {
 	return dir, lines
 }
 
-// extras are what an entry has beside name, mode, owner and time: nothing.
+// extras are what an entry has beside name, mode, owner and time: the capability of the program.
 func extras(h *tar.Header) string {
 	var out string
 	for k := range h.PAXRecords {
@@ -187,6 +187,9 @@ func extract(t *testing.T, to string, h *tar.Header, in io.Reader) {
 	default:
 		t.Fatalf("%s: entry of type %c", h.Name, h.Typeflag)
 	}
+	if c := h.PAXRecords["SCHILY.xattr.security.capability"]; err == nil && c != "" && os.Getuid() == 0 {
+		err = setCapability(to, c)
+	}
 	if err == nil {
 		err = os.Chmod(to, os.FileMode(h.Mode)) // whatever the umask
 	}
@@ -205,7 +208,7 @@ func TestFiles(t *testing.T) {
 		"layer 0: 5 0755 0:0 1970-01-01 etc/ssl/",
 		"layer 0: 5 0755 0:0 1970-01-01 etc/ssl/certs/",
 		"layer 0: 0 0644 0:0 1970-01-01 etc/ssl/certs/ca-certificates.crt",
-		"layer 1: 0 0755 0:0 2026-11-05 gatehouse",
+		"layer 1: 0 0755 0:0 2026-11-05 gatehouse SCHILY.xattr.security.capability",
 	}
 	if d := cmp.Diff(want, lines); d != "" {
 		t.Errorf("files of the image (-want +got):\n%s", d)

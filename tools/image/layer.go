@@ -19,7 +19,13 @@ type file struct {
 	path string
 	mode int64
 	data []byte
+	bind bool // carries bindCapability
 }
+
+// bindCapability is the value of the attribute security.capability (struct vfs_cap_data, capabilities(7)) for NET_BIND_SERVICE,
+// permitted and not effective: with the effective flag the program would not start in a container without the capability. Gatehouse puts
+// it into effect itself, where the container has it.
+const bindCapability = "\x00\x00\x00\x02" + "\x00\x04\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
 
 // baseLayer has what gatehouse looks for in a system: names of users, and certificates to trust. Its times are 1970, so that it is the
 // same in all versions and nodes keep it.
@@ -53,6 +59,9 @@ func layer(at time.Time, files ...file) (v1.Layer, error) {
 			return nil, err
 		}
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.path, Mode: f.mode, Size: int64(len(f.data)), ModTime: at, Format: tar.FormatPAX}
+		if f.bind {
+			h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": bindCapability}
+		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err
 		}

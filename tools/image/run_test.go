@@ -99,6 +99,54 @@ func TestRun(t *testing.T) {
 		}
 	}
 	serve(t, dir)
+	lowPort(t, dir)
+}
+
+// lowPort: with the capability in reach the image's user binds a port below 1024, though it has to raise it itself; in a container that
+// drops it, the program starts all the same and binds 10000 higher.
+func lowPort(t *testing.T, dir string) {
+	t.Helper()
+	const port = 809
+	for _, test := range []struct {
+		name string
+		drop bool
+		want string
+	}{{"with NET_BIND_SERVICE", false, "127.0.0.1:809"}, {"without", true, "127.0.0.1:10809"}} {
+		args := []string{"run", "-f", "/config", "--bind=127.0.0.1", "--admin=off", "--health=off", "--drain-grace=0s",
+			fmt.Sprintf("--http-port=%d", port), fmt.Sprintf("--https-port=%d", freePort(t))}
+		cmd := inside(t, dir, args...)
+		if test.drop {
+			cmd = dropped(t, dir, args...)
+		}
+		var logs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &logs, &logs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if got = fetch("http://" + test.want + "/"); got == "200 from the backend" {
+				break
+			}
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		err := cmd.Wait()
+		if got != "200 from the backend" || err != nil {
+			t.Errorf("%s: %s gets %q, it ends with %v and prints:\n%s", test.name, test.want, got, err, logs.String())
+		}
+	}
+}
+
+// dropped is inside, in a process that can never have NET_BIND_SERVICE again, as a container that drops it.
+func dropped(t *testing.T, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	return exec.CommandContext(t.Context(), "setpriv", append([]string{"--bounding-set=-net_bind_service",
+		"chroot", "--userspec=65532:65532", dir, entrypoint}, args...)...)
+}
+
+// setCapability gives an unpacked file the attribute that its entry carries.
+func setCapability(path, value string) error {
+	return syscall.Setxattr(path, "security.capability", []byte(value), 0)
 }
 
 // serve runs gatehouse until it is ready, asks it once, and ends it as a kubelet does.

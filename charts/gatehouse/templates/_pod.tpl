@@ -159,14 +159,11 @@ volumeMounts:
 {{- toYaml $c -}}
 {{- end -}}
 
-{{/* A user who is not root gets a capability only if the image's file carries it too, and ours does not: a file that does will not
-start in a container without the capability, which is what every other installation has. */}}
+{{/* A user who is not root has a capability only if the program's file carries it too: that of our image does, as permitted alone, so
+that it starts without the capability as well. */}}
 {{- define "gatehouse.security" -}}
 {{- $c := deepCopy (default dict .Values.securityContext) -}}
-{{- if and (include "gatehouse.hostnetwork" .) .Values.host.root -}}
-{{- $_ := set $c "runAsUser" 0 -}}
-{{- $_ := set $c "runAsGroup" 0 -}}
-{{- $_ := set $c "runAsNonRoot" false -}}
+{{- if and (include "gatehouse.hostnetwork" .) .Values.host.lowPorts -}}
 {{- $caps := default dict $c.capabilities -}}
 {{- $_ := set $caps "add" (append (default list $caps.add) "NET_BIND_SERVICE" | uniq) -}}
 {{- $_ := set $c "capabilities" $caps -}}
