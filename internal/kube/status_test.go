@@ -74,6 +74,7 @@ func TestRouteEntriesOfOthersStay(t *testing.T) {
 		{"nothing there", nil, verdict(), []gatewayv1.RouteParentStatus{parentStatus("gatehouse.dev/gateway", "public", condition("Accepted", "True", "Accepted", 30))}, true},
 		{"at rest", []gatewayv1.RouteParentStatus{theirs, ours}, verdict(), []gatewayv1.RouteParentStatus{theirs, ours}, false},
 		{"at rest, ours first", []gatewayv1.RouteParentStatus{ours, theirs}, verdict(), []gatewayv1.RouteParentStatus{ours, theirs}, false},
+		{"at rest, ours first", []gatewayv1.RouteParentStatus{ours, theirs}, verdict(), []gatewayv1.RouteParentStatus{ours, theirs}, false},
 		{"another version of ours", []gatewayv1.RouteParentStatus{theirs, parentStatus("gatehouse.dev/gateway", "public", scanned, condition("Accepted", "False", "NoMatchingParent", 3))},
 			verdict(), []gatewayv1.RouteParentStatus{theirs, ours}, true},
 		{"a parent that left", []gatewayv1.RouteParentStatus{parentStatus("gatehouse.dev/gateway", "gone", scanned), theirs, ours}, verdict(),
