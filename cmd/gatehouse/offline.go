@@ -57,8 +57,8 @@ type ports struct {
 
 func (c *call) ports() *ports {
 	p := &ports{}
-	c.flags.UintVar(&p.http, "http-port", 8080, "port of IngressClasses for HTTP")
-	c.flags.UintVar(&p.https, "https-port", 8443, "port of IngressClasses for HTTPS")
+	c.flags.UintVar(&p.http, "http-port", 8080, "port of IngressClasses for HTTP; in a cluster 80 unless given")
+	c.flags.UintVar(&p.https, "https-port", 8443, "port of IngressClasses for HTTPS; in a cluster 443 unless given")
 	c.flags.StringVar(&p.bind, "bind", "", "address to bind where none is written; empty: all")
 	return p
 }
