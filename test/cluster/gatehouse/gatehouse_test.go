@@ -53,6 +53,7 @@ var parts = []struct {
 	{"two installations", twoInstallations},
 	{"services", services},
 	{"status", statuses},
+	{"chart", charts},
 }
 
 // site is the cluster that all tests share.

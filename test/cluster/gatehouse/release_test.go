@@ -59,7 +59,7 @@ func (s *scene) uninstall(r cluster.Release) {
 		}
 		fmt.Fprintf(&out, "---\n%s", b)
 	}
-	argv := append(s.Kubectl(), "delete", "--ignore-not-found", "--wait=false", "--namespace", r.Namespace, "-f", "-")
+	argv := append(s.Kubectl(), "delete", "--ignore-not-found", "--wait=false", "-f", "-")
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin = &out
 	if text, err := cmd.CombinedOutput(); err != nil {
