@@ -54,6 +54,7 @@ var parts = []struct {
 	{"services", services},
 	{"status", statuses},
 	{"chart", charts},
+	{"rights", rights},
 }
 
 // site is the cluster that all tests share.
