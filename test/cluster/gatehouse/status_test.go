@@ -365,35 +365,36 @@ func statusAtRest(s *scene) {
 	}
 	s.address("Ingress", "web")
 	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend", "Ingress", "IngressClass", "Service"}
-	before, since := "", time.Now()
-	s.eventually("the count of writes to rest", func(ctx context.Context) error { // what tests before this one left is still being removed
-		now, err := s.writes(ctx)
+	s.eventually("the end of what the tests before this one left", func(ctx context.Context) error {
+		l, err := s.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
-		if now != before {
-			before, since = now, time.Now()
-		}
-		if time.Since(since) < time.Second {
-			return fmt.Errorf("it is %s", now)
+		for _, n := range l.Items {
+			if n.DeletionTimestamp != nil {
+				return fmt.Errorf("%s is still there", n.Name)
+			}
 		}
 		return nil
 	})
+	s.atRest(time.Second, kinds)
+	before, err := s.writes(s.Context())
+	s.must(err)
 	versions, err := s.versions(s.Context(), kinds)
 	s.must(err)
 	s.during(3*time.Second, func(ctx context.Context) error {
+		count, err := s.writes(ctx)
+		if err != nil {
+			return err
+		}
 		now, err := s.versions(ctx, kinds)
 		if err != nil {
 			return err
 		}
-		if !maps.Equal(now, versions) {
-			return fmt.Errorf("versions went from %v to %v", versions, now)
+		if what := changed(versions, now); len(what) > 0 || count != before {
+			return fmt.Errorf("writes went from %s to %s; these changed: %v", before, count, what)
 		}
-		count, err := s.writes(ctx)
-		if err == nil && count != before {
-			err = fmt.Errorf("writes went from %s to %s", before, count)
-		}
-		return err
+		return nil
 	})
 	if before == "0" {
 		s.Error("nothing was ever written")

@@ -136,7 +136,7 @@ func (s *scene) statusesApart() {
 	})
 }
 
-// versions are the resource versions of all objects of some kinds in the test's namespace and in that of the installation.
+// versions are the resource versions of all objects of some kinds.
 func (s *scene) versions(ctx context.Context, kinds []string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, k := range kinds {
@@ -146,12 +146,26 @@ func (s *scene) versions(ctx context.Context, kinds []string) (map[string]string
 			return nil, err
 		}
 		for _, o := range l.Items {
-			if r.global || o.GetNamespace() == s.namespace || o.GetNamespace() == system {
-				out[k+" "+o.GetNamespace()+"/"+o.GetName()] = o.GetResourceVersion()
-			}
+			out[k+" "+o.GetNamespace()+"/"+o.GetName()] = o.GetResourceVersion()
 		}
 	}
 	return out, nil
+}
+
+// changed lists what is not the same in two maps.
+func changed(a, b map[string]string) (what []string) {
+	for k := range a {
+		if _, ok := b[k]; !ok {
+			what = append(what, k+" went")
+		}
+	}
+	for k, v := range b {
+		if a[k] != v {
+			what = append(what, k)
+		}
+	}
+	slices.Sort(what)
+	return what
 }
 
 // atRest waits until no object of these kinds changes for a time.
@@ -171,17 +185,11 @@ func (s *scene) atRest(d time.Duration, kinds []string) {
 			return err
 		}
 		if !maps.Equal(now, last) {
-			var what []string
-			for k, v := range now {
-				if last[k] != v {
-					what = append(what, k)
-				}
-			}
+			what := changed(last, now)
 			if last != nil {
 				history = append(history, what...)
 			}
 			last, since = now, time.Now()
-			slices.Sort(what)
 			return fmt.Errorf("these changed: %v", what)
 		}
 		if rest := time.Since(since); rest < d {
