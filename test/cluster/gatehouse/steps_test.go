@@ -52,8 +52,8 @@ func (f *feature) run(s *site, t *testing.T) {
 		st.pair = newPair(t, f.tls)
 		sc.apply(st.pair.secret("tls"))
 	}
-	for name := range f.backends {
-		sc.must(s.WaitDeployment(t.Context(), sc.namespace, name))
+	for name, n := range f.backends {
+		sc.ready(name, n)
 	}
 	sc.apply("apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: $NS}\nspec: {controller: gatehouse.dev/ingress}\n", f.given)
 	if !f.hidden {

@@ -20,6 +20,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // echo is a backend: a Deployment and a Service of one name, port 80, whose pods answer with what they were asked and who they are.
@@ -58,8 +61,31 @@ func (s *scene) backends(names ...string) {
 		s.apply(echo(n, 1))
 	}
 	for _, n := range names {
-		s.must(s.WaitDeployment(s.Context(), s.namespace, n))
+		s.ready(n, 1)
 	}
+}
+
+// ready waits until the pods of a backend are ready and the EndpointSlices of its Service say so, which comes a little later.
+func (s *scene) ready(name string, pods int) {
+	s.Helper()
+	s.eventually("backend "+name, func(ctx context.Context) error {
+		l, err := s.Client().DiscoveryV1().EndpointSlices(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + name})
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, slice := range l.Items {
+			for _, e := range slice.Endpoints {
+				if slice.AddressType == discoveryv1.AddressTypeIPv4 && e.Conditions.Ready != nil && *e.Conditions.Ready {
+					n++
+				}
+			}
+		}
+		if n != pods {
+			return fmt.Errorf("%d endpoints are ready, want %d", n, pods)
+		}
+		return nil
+	})
 }
 
 // echoed is what a backend says it was asked, and who it is.
