@@ -56,6 +56,7 @@ type Address struct {
 // Exposure is the Service through which clients reach the listeners of a Gateway or IngressClass.
 type Exposure struct {
 	Service       string            `json:"service"`         // its name; it lies in the namespace of the installation
+	Keep          bool              `json:"keep,omitempty"`  // what it should be like is not known: leave it as it is, and make none
 	Ports         []int32           `json:"ports"`           // that clients use, sorted
 	Type          string            `json:"type"`            // LoadBalancer, NodePort, ClusterIP
 	Class         string            `json:"class,omitempty"` // loadBalancerClass

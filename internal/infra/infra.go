@@ -69,6 +69,9 @@ func Services(objects []*diag.Object, have []*corev1.Service, o Options) (apply 
 			continue
 		}
 		wanted[obj.Exposure.Service] = true
+		if obj.Exposure.Keep {
+			continue
+		}
 		old := there[obj.Exposure.Service]
 		s := service(obj, old, taken, given, o)
 		if old == nil || differs(s, old) {

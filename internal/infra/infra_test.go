@@ -47,6 +47,18 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// TestKeep: while the parameters are not known nothing is made, changed or removed.
+func TestKeep(t *testing.T) {
+	a := gateway("a", 80)
+	have, _ := Services([]*diag.Object{a}, nil, options())
+	a.Exposure = &diag.Exposure{Service: "gh-a", Keep: true}
+	for _, there := range [][]*corev1.Service{nil, have} {
+		if apply, remove := Services([]*diag.Object{a}, there, options()); len(apply)+len(remove) != 0 {
+			t.Errorf("with %d there: apply %v, remove %v", len(there), apply, remove)
+		}
+	}
+}
+
 // TestDrift: what others changed of what is ours is mended, what they added is left alone, what is no longer wanted is seen.
 func TestDrift(t *testing.T) {
 	a := gateway("a", 80)

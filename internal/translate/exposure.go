@@ -57,6 +57,18 @@ func serviceName(ref diag.Ref) string {
 	return "gh-" + hex.EncodeToString(sum[:5])
 }
 
+// wanted is the Service for infra to make: nil for none, and one to be left as it is while the parameters are not known. A load balancer
+// made by default because its parameters come a moment later, or have a typing error in their name, costs money and has an address.
+func (e *exposure) wanted() *diag.Exposure {
+	switch {
+	case e.Want == nil || len(e.Want.Ports) == 0: // a Service without ports cannot be
+		return nil
+	case e.params.Unknown:
+		return &diag.Exposure{Service: e.Want.Service, Keep: true}
+	}
+	return e.Want
+}
+
 // infrastructure adds what a Gateway asks of what is made for it (spec.infrastructure).
 func (e *exposure) infrastructure(i *gatewayv1.GatewayInfrastructure) {
 	if e.Want == nil || i == nil {

@@ -89,10 +89,7 @@ func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
 	}
 	g.redirects()
 	g.Ours = true
-	g.Exposure = g.exposure.Want
-	if e := g.Exposure; e != nil && len(e.Ports) == 0 {
-		g.Exposure = nil // a Service without ports cannot be
-	}
+	g.Exposure = g.exposure.wanted()
 	g.Addresses = g.exposure.addresses(g.Addresses)
 	g.conditions(reason, message)
 	g.annotations(g.gw)
@@ -112,11 +109,14 @@ func (g *gatewayPass) parametersOf(class *gatewayv1.GatewayClass) (reason, messa
 		if bad != nil {
 			g.fault(field, invalidParameters, bad.hint, "%s", bad.message)
 			reason, message = invalidParameters, withHint(field+": "+bad.message, bad.hint)
+			g.params.Unknown = true
 		} else {
 			g.params = *own
 		}
 	}
-	if far, bad := g.pass.classParameters(class); bad == nil && far != nil {
+	if far, bad := g.pass.classParameters(class); bad != nil {
+		g.params.Unknown = true
+	} else if far != nil {
 		g.params.lay(far)
 	}
 	return reason, message

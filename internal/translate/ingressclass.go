@@ -49,6 +49,7 @@ func (p *pass) ingressClass() {
 		read, bad := p.ingressParameters(ref, r)
 		if bad != nil {
 			v.fault("spec.parameters", bad.reason, bad.hint, "%s", bad.message)
+			params.Unknown = true
 		} else {
 			params = read
 		}
@@ -58,7 +59,7 @@ func (p *pass) ingressClass() {
 	e := p.expose(ref, params)
 	e.wantPort(int32(p.t.o.HTTPPort))
 	e.wantPort(int32(p.t.o.HTTPSPort))
-	v.Exposure, v.Addresses = e.Want, e.addresses(nil)
+	v.Exposure, v.Addresses = e.wanted(), e.addresses(nil)
 	p.verdict(v)
 	http := attachPoint{Key: keyOf(ref, httpListener), Name: httpListener, Protocol: ir.HTTP, Port: int32(p.t.o.HTTPPort), Live: true}
 	https := attachPoint{Key: keyOf(ref, httpsListener), Name: httpsListener, Protocol: ir.HTTPS, Port: int32(p.t.o.HTTPSPort), Live: true, HSTS: params.HSTS}

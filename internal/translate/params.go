@@ -22,6 +22,7 @@ type parameters struct {
 	HSTS        *lowered
 	Certificate string // handle, "" none
 	Exposure    string // "" not said
+	Unknown     bool   // some could not be read: what they say of the Service may be costly to miss
 	Service     v1alpha1.ServiceParameters
 }
 
@@ -36,6 +37,7 @@ func (q *parameters) lay(far *parameters) {
 	if q.Certificate == "" {
 		q.Certificate = far.Certificate
 	}
+	q.Unknown = q.Unknown || far.Unknown
 	q.Exposure = cmp.Or(q.Exposure, far.Exposure)
 	q.Service.Type = cmp.Or(q.Service.Type, far.Service.Type)
 	q.Service.LoadBalancerClass = cmp.Or(q.Service.LoadBalancerClass, far.Service.LoadBalancerClass)
