@@ -60,6 +60,7 @@ type Edge struct {
 	filled    map[string]bool // clusters whose endpoints were set
 	faults    []diag.Fault    // of compiling
 	refused   map[string]listener.State
+	notes     map[string]string // of listeners, as they were told
 	snapshot  *proxy.Snapshot
 }
 
@@ -257,12 +258,15 @@ func (e *Edge) retain() {
 func (e *Edge) acknowledge(states map[string]listener.State) {
 	a := feed.Ack{ConfigVersion: e.seen.ConfigVersion, EndpointsVersion: e.seen.EndpointsVersion,
 		SecretsVersion: e.seen.SecretsVersion, Listeners: map[string]feed.ListenerState{}}
+	notes := make(map[string]string, len(states))
 	for k, s := range states {
 		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
-		if s.Note != "" {
+		if s.Note != "" && e.notes[k] != s.Note {
 			e.o.Log.Info("listener bound elsewhere", "listener", k, "note", s.Note)
 		}
+		notes[k] = s.Note
 	}
+	e.notes = notes
 	for k, s := range e.refused {
 		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
 	}
