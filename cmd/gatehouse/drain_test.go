@@ -172,6 +172,9 @@ func TestAccessLog(t *testing.T) {
 	if len(lines) != 2 {
 		t.Fatalf("%d lines, want 2:\n%s", len(lines), text)
 	}
+	if !strings.Contains(lines[0], "/api/orders") { // two connections: a line is written when its client has the answer already
+		lines[0], lines[1] = lines[1], lines[0]
+	}
 	var first, second map[string]any
 	for i, v := range []any{&first, &second} {
 		if err := json.Unmarshal([]byte(lines[i]), v); err != nil {

@@ -211,6 +211,11 @@ func (w *writer) write(ctx context.Context, ref diag.Ref) error {
 func (w *writer) writeStatus(ctx context.Context, ref diag.Ref, d *diag.Object) error {
 	key := objects.Key{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 	o := w.c.source.object(key)
+	if o == nil {
+		w.mu.Lock()
+		delete(w.wrote, ref)
+		w.mu.Unlock()
+	}
 	if o == nil || d != nil && d.Generation != o.GetGeneration() && d.Generation != 0 {
 		return nil // gone; or the verdict is about another version than the one at hand: the next one is on its way
 	}

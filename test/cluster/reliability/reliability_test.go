@@ -24,6 +24,7 @@ func TestBreakage(t *testing.T) {
 		name string
 		run  func(*world, *testing.T)
 	}{
+		{"both address families", bothFamilies},
 		{"API server gone", apiServerGone},
 		{"events lost", eventsLost},
 		{"bad objects", badObjects},
@@ -38,6 +39,19 @@ func TestBreakage(t *testing.T) {
 		}) {
 			break // what follows would only repeat it
 		}
+	}
+}
+
+// bothFamilies: in a dual-stack cluster a Gateway has an address of each family, and answers at both.
+func bothFamilies(w *world, t *testing.T) {
+	families := map[bool]int{}
+	for _, a := range w.gatewayAddresses(t) {
+		families[strings.Contains(a, ":")]++
+		at := &world{w.Cluster, w.ctx, a}
+		at.serves(t, "web.example")
+	}
+	if families[false] != 1 || families[true] != 1 {
+		t.Errorf("%d IPv4 and %d IPv6 addresses, want one of each", families[false], families[true])
 	}
 }
 
