@@ -146,7 +146,7 @@ func (s *Set) bindMissing() bool {
 		}
 		k, err := s.open(w)
 		if err != nil {
-			failed[w.Bind] = problemText(w.Bind, err)
+			failed[w.Bind] = problemText(w.Bind, err, s.overlapping(w.Bind))
 			if s.failed[w.Bind] != failed[w.Bind] {
 				s.opt.Log.Error("bind failed", "bind", bindText(w.Bind), "error", err)
 			}
@@ -298,8 +298,22 @@ func bindText(b ir.Bind) string {
 	return netip.AddrPortFrom(b.Address, b.Port).String()
 }
 
-func problemText(b ir.Bind, err error) string {
+// overlapping is the socket of another bind that keeps b from being bound: at the same port, where one of the two is every address. Nil:
+// there is none. s.mu is held.
+func (s *Set) overlapping(b ir.Bind) *Socket {
+	every := func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }
+	for other, k := range s.live {
+		if other.Port == b.Port && other != b && (every(other.Address) || every(b.Address)) {
+			return k.meta.Load()
+		}
+	}
+	return nil
+}
+
+func problemText(b ir.Bind, err error, other *Socket) string {
 	switch {
+	case errors.Is(err, unix.EADDRINUSE) && other != nil:
+		return fmt.Sprintf("%s overlaps with %s, which listener %s has; tried again every second", bindText(b), bindText(other.Bind), other.Listeners[0])
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Sprintf("%s is in use by another process or listener; tried again every second", bindText(b))
 	case errors.Is(err, unix.EACCES):

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -224,6 +226,25 @@ func TestAddressInUseIsToldAndTriedAgain(t *testing.T) {
 		t.Errorf("state after the retry = %+v, want it bound", st)
 	}
 	say(t, dial(t, s.States()["g/http"].Bound), "x", "g:x")
+}
+
+// TestOverlapIsNamed: a port at every address leaves none for the same port at one; who has it is told.
+func TestOverlapIsNamed(t *testing.T) {
+	s := newSet(t, Options{Serve: echo(&heap{})})
+	_, text, _ := net.SplitHostPort(apply(t, s, on(netip.Addr{}, 0, "probe")))
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Apply(nil)
+	port := uint16(n)
+	st := s.Apply([]Socket{on(netip.Addr{}, port, "all"), on(loopback, port, "one")})
+	if want := fmt.Sprintf("127.0.0.1:%d overlaps with :%[1]d, which listener all/http has", port); !strings.HasPrefix(st["one/http"].Problem, want) {
+		t.Errorf("problem = %q, want %q", st["one/http"].Problem, want)
+	}
+	if st["all/http"].Problem != "" {
+		t.Errorf("the one that has it: %+v", st["all/http"])
+	}
 }
 
 func TestPortBelow1024WithoutPermission(t *testing.T) {

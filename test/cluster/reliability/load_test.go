@@ -204,8 +204,8 @@ func (w *world) load(t *testing.T) (end func()) {
 		t.Helper()
 		cancel()
 		wg.Wait()
-		if count < 10 {
-			t.Errorf("only %d requests were made", count)
+		if count == 0 {
+			t.Error("no request was made")
 		}
 		t.Logf("%d requests, %d not answered 200", count, len(faults))
 		for _, f := range faults[:min(len(faults), 10)] {
