@@ -63,7 +63,9 @@ func TestStartWithoutAPIServer(t *testing.T) {
 	image, err := cluster.GatehouseUnderTest()
 	w.must(t, err)
 	var log output
-	p := exec.Command(image.Program, "run", "--kubeconfig", w.Kubeconfig(), "--exposure", "Host", "--health", health, "--admin", "off", "--drain-grace", "0s")
+	// Ports of their own for the IngressClass, which would else have port 80 if it is older than the Gateway.
+	p := exec.Command(image.Program, "run", "--kubeconfig", w.Kubeconfig(), "--exposure", "Host", "--http-port", "18080", "--https-port", "18443",
+		"--health", health, "--admin", "off", "--drain-grace", "0s")
 	p.Stdout, p.Stderr = &log, &log
 	w.must(t, p.Start())
 	t.Cleanup(func() {
