@@ -2,13 +2,17 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +23,7 @@ import (
 const echoImage = "gateway-api/echo-basic"
 
 func TestMain(m *testing.M) {
-	os.Exit(Lab(m, func(ctx context.Context) error {
+	os.Exit(Lab(suite{m}, func(ctx context.Context) error {
 		_, err := BuildEchoBasic(ctx, os.Stderr)
 		return err
 	}, func(ctx context.Context) error {
@@ -30,6 +34,81 @@ func TestMain(m *testing.M) {
 		return err
 	}))
 }
+
+// suite runs the tests, and then looks at what closing the cluster leaves behind.
+type suite struct{ m *testing.M }
+
+func (s suite) Run() int {
+	status := s.m.Run()
+	if !started.Load() || status != 0 {
+		return status
+	}
+	if err := closeAndStartAgain(); err != nil {
+		fmt.Println("FAIL: closing the cluster:", err)
+		return 1
+	}
+	return 0
+}
+
+func closeAndStartAgain() error {
+	c, err := shared()
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		if err := errors.Join(c.Close(), nothingLeft()); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if c, err = Start(ctx, Options{}); err != nil {
+			return err
+		}
+	}
+	return c.Close()
+}
+
+// nothingLeft looks for interfaces, processes and files in the lab, of which none may be left. Interfaces of namespaces that go take
+// the kernel a moment.
+func nothingLeft() error {
+	var left []string
+	for range 100 {
+		left = nil
+		links, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if l.Name != "lo" && (l.Name == bridgeName || strings.HasPrefix(l.Name, "veth")) {
+				left = append(left, "interface "+l.Name)
+			}
+		}
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			return err
+		}
+		for _, p := range processes {
+			if raw, err := os.ReadFile(p); err == nil && p != "/proc/1/cmdline" && len(raw) > 0 {
+				left = append(left, "process "+strings.ReplaceAll(string(raw), "\x00", " "))
+			}
+		}
+		files, err := os.ReadDir(stateDir)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			left = append(left, "file "+f.Name())
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("there is left: %s", strings.Join(left, ", "))
+}
+
+// started says whether any test used the shared cluster.
+var started atomic.Bool
 
 // probeProgram is the path of internal/probe, the program that says what a container has.
 func probeProgram(ctx context.Context) (string, error) {
@@ -47,6 +126,7 @@ func probeProgram(ctx context.Context) (string, error) {
 
 // shared is one cluster for all tests of the package: each has its own namespace.
 var shared = sync.OnceValues(func() (*Cluster, error) {
+	started.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	echo, err := BuildEchoBasic(ctx, os.Stderr)

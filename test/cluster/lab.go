@@ -28,10 +28,14 @@ const stateDir = "/run/gatehouse"
 var ErrNoLab = errors.New("cannot make a lab here")
 
 // Main plays the part of a helper if this process was started to be one (the first process of a pod), and then never returns. Call it
-// first in main, or in TestMain where Lab is not called.
+// first in main, or in TestMain where Lab is not called, on the goroutine that runs main.
 func Main() {
 	if len(os.Args) == 2 && os.Args[0] == podInitName {
 		podInit()
+	}
+	if InLab() {
+		// /proc/self is the first thread's: no goroutine that leaves for another network may take it along.
+		runtime.LockOSThread()
 	}
 }
 

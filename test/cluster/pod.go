@@ -158,25 +158,31 @@ func (p *pod) setup() error {
 		return err
 	}
 	if o.Spec.HostNetwork {
-		p.addrs = p.node.addrs
+		p.place(nil, p.node.addrs)
 		return nil
 	}
 	space, err := p.a.c.net.pod()
 	if err != nil {
 		return err
 	}
-	p.space, p.addrs = space, space.addrs
+	p.place(space, space.addrs)
 	settings := []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "1024"}}
 	if sc := o.Spec.SecurityContext; sc != nil {
 		settings = append(settings, sc.Sysctls...)
 	}
 	for _, s := range settings {
 		if err := space.sysctl(s.Name, s.Value); err != nil {
-			p.a.c.net.release(space)
 			return err
 		}
 	}
 	return nil
+}
+
+// place says where the pod is. The status is written meanwhile; what else reads it starts later.
+func (p *pod) place(s *netSpace, addrs []netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.space, p.addrs = s, addrs
 }
 
 // runContainers runs the init containers one after the other, then all others at once, and waits for them all.

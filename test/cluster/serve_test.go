@@ -85,21 +85,22 @@ func TestDeploymentAnswers(t *testing.T) {
 	}
 	for _, url := range urls {
 		pods := map[string]bool{}
-		for range 4 {
-			var body string
-			err := c.Wait(ctx, url, func(ctx context.Context) (err error) {
-				body, err = get(ctx, url)
-				return err
-			})
+		// A ready pod is an endpoint a moment later.
+		err := c.Wait(ctx, "both pods at "+url, func(ctx context.Context) error {
+			body, err := get(ctx, url)
 			if err != nil {
-				t.Fatal(err)
+				return err
 			}
 			_, after, _ := strings.Cut(body, `"pod": "`)
 			pod, _, _ := strings.Cut(after, `"`)
 			pods[pod] = true
-		}
-		if len(pods) != 2 {
-			t.Errorf("GET %s reached the pods %v, want both", url, pods)
+			if len(pods) != 2 {
+				return fmt.Errorf("got %v", pods)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
