@@ -240,7 +240,8 @@ func (c *container) setUser(s *initSpec, o *corev1.Pod, image *Image) error {
 			}
 		}
 		if s.OneUser && len(s.Ambient) > 0 {
-			return &startError{"CreateContainerConfigError", "capabilities of an image's file need a lab that root made"}
+			s.Ambient = nil
+			c.p.event("NoCapabilities", "the lab was not made by root: container "+c.spec.Name+" does not get the capabilities of its image's file")
 		}
 	}
 	return nil
