@@ -71,6 +71,7 @@ const (
 	classTopic                        // name: of an IngressClass; *classDetail, for its listeners
 	certificateTopic                  // name: of an IngressClass; []ir.Certificate
 	attachedTopic                     // ref: Gateway; []string, names of listeners, said by each route
+	parametersTopic                   // ref: GatewayParameters; bool, said by who names them: whether that is ours
 	hostTopic                         // name: listener key; host, one; *fragment
 	clusterTopic                      // name: cluster key; clusterRef
 	secretTopic                       // name: handle; true

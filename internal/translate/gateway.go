@@ -59,6 +59,9 @@ func (p *pass) gateway() {
 		return
 	}
 	if string(class.Spec.ControllerName) != p.t.o.GatewayController {
+		if to := ownParameters(gw); to != nil {
+			p.say(topic{kind: parametersTopic, ref: *to}, false)
+		}
 		return
 	}
 	g := &gatewayPass{pass: p, gw: gw, verdict: newVerdict(ref, gw)}
@@ -101,11 +104,9 @@ func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
 // parametersOf reads the parameters of the Gateway and of its class. The reason is not empty if the Gateway's own ones are
 // missing.
 func (g *gatewayPass) parametersOf(class *gatewayv1.GatewayClass) (reason, message string) {
-	if infra := g.gw.Spec.Infrastructure; infra != nil && infra.ParametersRef != nil {
+	if to := ownParameters(g.gw); to != nil {
 		const field = "spec.infrastructure.parametersRef"
-		r := infra.ParametersRef
-		to := diag.Ref{Group: string(r.Group), Kind: string(r.Kind), Namespace: g.gw.Namespace, Name: r.Name}
-		own, bad := g.pass.parametersOf(g.Ref, field, to)
+		own, bad := g.pass.parametersOf(g.Ref, field, *to)
 		if bad != nil {
 			g.fault(field, invalidParameters, bad.hint, "%s", bad.message)
 			reason, message = invalidParameters, withHint(field+": "+bad.message, bad.hint)
@@ -122,18 +123,38 @@ func (g *gatewayPass) parametersOf(class *gatewayv1.GatewayClass) (reason, messa
 	return reason, message
 }
 
-// classParameters reads the parameters of a GatewayClass, nil if it names none.
-func (p *pass) classParameters(class *gatewayv1.GatewayClass) (*parameters, *refusal) {
+// ownParameters is what a Gateway names as its parameters, nil if it names none.
+func ownParameters(gw *gatewayv1.Gateway) *diag.Ref {
+	if gw.Spec.Infrastructure == nil || gw.Spec.Infrastructure.ParametersRef == nil {
+		return nil
+	}
+	r := gw.Spec.Infrastructure.ParametersRef
+	return &diag.Ref{Group: string(r.Group), Kind: string(r.Kind), Namespace: gw.Namespace, Name: r.Name}
+}
+
+// parametersOfClass is what a GatewayClass names as its parameters, nil if it names none.
+func parametersOfClass(class *gatewayv1.GatewayClass) *diag.Ref {
 	r := class.Spec.ParametersRef
 	if r == nil {
+		return nil
+	}
+	to := &diag.Ref{Group: string(r.Group), Kind: string(r.Kind), Name: r.Name}
+	if r.Namespace != nil {
+		to.Namespace = string(*r.Namespace)
+	}
+	return to
+}
+
+// classParameters reads the parameters of a GatewayClass, nil if it names none.
+func (p *pass) classParameters(class *gatewayv1.GatewayClass) (*parameters, *refusal) {
+	to := parametersOfClass(class)
+	if to == nil {
 		return nil, nil
 	}
-	to := diag.Ref{Group: string(r.Group), Kind: string(r.Kind), Name: r.Name}
-	if r.Namespace == nil {
+	if class.Spec.ParametersRef.Namespace == nil {
 		return nil, &refusal{invalidParameters, "the namespace is missing", "GatewayParameters have a namespace"}
 	}
-	to.Namespace = string(*r.Namespace)
-	return p.parametersOf(refOf("GatewayClass", "", class.Name), "spec.parametersRef", to)
+	return p.parametersOf(refOf("GatewayClass", "", class.Name), "spec.parametersRef", *to)
 }
 
 // addresses reads spec.addresses. The reason is not empty if one is of a type that is not supported.
@@ -513,6 +534,9 @@ func (p *pass) gatewayClass() {
 		return
 	}
 	if string(class.Spec.ControllerName) != p.t.o.GatewayController {
+		if to := parametersOfClass(class); to != nil {
+			p.say(topic{kind: parametersTopic, ref: *to}, false)
+		}
 		return
 	}
 	v := newVerdict(ref, class)

@@ -41,6 +41,9 @@ func (p *pass) ingressClass() {
 		return
 	}
 	if class.Spec.Controller != p.t.o.IngressController {
+		if r := class.Spec.Parameters; r != nil {
+			p.say(topic{kind: parametersTopic, ref: parametersOfIngressClass(r)}, false)
+		}
 		return
 	}
 	v := newVerdict(ref, class)
@@ -78,8 +81,8 @@ func (p *pass) ingressClass() {
 	}
 }
 
-// ingressParameters follows spec.parameters of an IngressClass.
-func (p *pass) ingressParameters(from diag.Ref, r *networkingv1.IngressClassParametersReference) (*parameters, *refusal) {
+// parametersOfIngressClass is what spec.parameters of an IngressClass names.
+func parametersOfIngressClass(r *networkingv1.IngressClassParametersReference) diag.Ref {
 	to := diag.Ref{Kind: r.Kind, Name: r.Name}
 	if r.APIGroup != nil {
 		to.Group = *r.APIGroup
@@ -87,6 +90,12 @@ func (p *pass) ingressParameters(from diag.Ref, r *networkingv1.IngressClassPara
 	if r.Namespace != nil {
 		to.Namespace = *r.Namespace
 	}
+	return to
+}
+
+// ingressParameters follows spec.parameters of an IngressClass.
+func (p *pass) ingressParameters(from diag.Ref, r *networkingv1.IngressClassParametersReference) (*parameters, *refusal) {
+	to := parametersOfIngressClass(r)
 	if to.Namespace == "" {
 		return nil, &refusal{invalidParameters, "the namespace is missing", "GatewayParameters have a namespace: write scope: Namespace and namespace"}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -49,6 +50,7 @@ func (q *parameters) lay(far *parameters) {
 
 // parametersOf reads what a parametersRef names. Parameters with a fault are not applied; their own verdict says so.
 func (p *pass) parametersOf(from diag.Ref, field string, to diag.Ref) (*parameters, *refusal) {
+	p.say(topic{kind: parametersTopic, ref: to}, true)
 	if r := p.resolve(from, field, to); r != nil {
 		return nil, r
 	}
@@ -126,7 +128,8 @@ func (p *pass) hsts(v verdict, h *v1alpha1.HSTS) *lowered {
 	return &l
 }
 
-// parameters is the unit for the verdict about GatewayParameters.
+// parameters is the unit for the verdict about GatewayParameters. Those that only objects of other controllers name are not ours to judge:
+// two installations that see different things would write the same condition in turn.
 func (p *pass) parameters() {
 	ref := p.u.key.ref
 	o, presence := objects.Get[*v1alpha1.GatewayParameters](p.view, ref.Namespace, ref.Name)
@@ -136,8 +139,10 @@ func (p *pass) parameters() {
 	}
 	v := newVerdict(ref, o)
 	_, v.Faults = p.read(o)
-	v.acceptIfFaultless()
-	v.Ours = true
+	named := hearAll[bool](p, topic{kind: parametersTopic, ref: ref})
+	if v.Ours = len(named) == 0 || slices.Contains(named, true); v.Ours {
+		v.acceptIfFaultless()
+	}
 	p.verdict(v)
 }
 
