@@ -162,14 +162,21 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 		st, known := listeners[l.Key]
 		if known && st.Problem == "" {
 			served++
-			continue
+			if st.Note == "" {
+				continue
+			}
 		}
 		if !touched || &out.Listeners[0] == &o.Listeners[0] {
 			out.Listeners = slices.Clone(o.Listeners)
 		}
 		touched = true
 		reason, message := "Pending", "its socket is not open yet"
-		if known {
+		switch {
+		case known && st.Problem == "":
+			out.Listeners[i].Conditions = slices.Clone(l.Conditions)
+			diag.Find(out.Listeners[i].Conditions, "Programmed").Message = st.Note
+			continue
+		case known:
 			reason, message = "PortUnavailable", st.Problem
 		}
 		problem = fmt.Sprintf("listener %s: %s", l.Name, message)

@@ -67,6 +67,14 @@ func TestVerdictsWaitForTheDataSide(t *testing.T) {
 		if got := w.live(); !strings.Contains(got, "HTTPRoute shop/r at Gateway shop/g: Accepted, ResolvedRefs") {
 			t.Errorf("a mended fault is still told:\n%s", got)
 		}
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":10080", Note: "bound 10080"}})
+		synctest.Wait()
+		r, _ := w.loop.Live()
+		l := r.Object(diag.Ref{Group: "gateway.networking.k8s.io", Kind: "Gateway", Namespace: "shop", Name: "g"}).Listeners[0]
+		if c := diag.Find(l.Conditions, "Programmed"); !c.Status || c.Message != "bound 10080" {
+			t.Errorf("a listener that is bound elsewhere is told as %+v", c)
+		}
+		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}})
 		before, _ := w.loop.Live()
 		w.loop.Apply(objects.Change{Deletes: []objects.Key{{Kind: "HTTPRoute", Namespace: "shop", Name: "r"}}}, nil)
 		if after, _ := w.loop.Live(); after != before {

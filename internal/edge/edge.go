@@ -260,7 +260,7 @@ func (e *Edge) acknowledge(states map[string]listener.State) {
 		SecretsVersion: e.seen.SecretsVersion, Listeners: map[string]feed.ListenerState{}}
 	notes := make(map[string]string, len(states))
 	for k, s := range states {
-		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
+		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem, Note: s.Note}
 		if s.Note != "" && e.notes[k] != s.Note {
 			e.o.Log.Info("listener bound elsewhere", "listener", k, "note", s.Note)
 		}

@@ -25,6 +25,7 @@ type State struct {
 type ListenerState struct {
 	Bound   string // the socket's address, "" if none
 	Problem string // why it is not bound or not serving, "" if it is
+	Note    string // what clients should know though it serves: another port was bound
 }
 
 // Ack tells the control side which versions are live, and what only the data side could find out.
