@@ -1,23 +1,25 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"bufio"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
-// audit is the API server's record of who asked for Secrets.
+// audit is the API server's record of who asked for Secrets, and of what pods wrote.
 type audit struct{ policy, log string }
 
-// auditPolicy keeps one line about each request for a Secret, when it is received.
+// auditPolicy keeps one line about each such request, when it is received.
 const auditPolicy = `
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [ResponseStarted, ResponseComplete]
 rules:
 - {level: Metadata, resources: [{resources: [secrets]}]}
+- {level: Metadata, verbs: [create, update, patch, delete, deletecollection], userGroups: ["system:serviceaccounts"]}
 - {level: None}
 `
 
@@ -35,15 +37,20 @@ func (a *audit) flags() []string {
 	return []string{"--audit-policy-file=" + a.policy, "--audit-log-path=" + a.log, "--audit-log-mode=blocking"}
 }
 
-// entry is one request for Secrets.
+// entry is one request.
 type entry struct {
 	Verb, RequestURI, UserAgent string
 
 	User      struct{ Username string }
-	ObjectRef struct{ Namespace, Name string }
+	ObjectRef struct{ Resource, Namespace, Name string }
 }
 
-// entries are the requests for Secrets of a user.
+// account is the name of the user that an installation's pods are.
+func account(namespace, release string) string {
+	return "system:serviceaccount:" + namespace + ":" + release
+}
+
+// entries are the recorded requests of a user.
 func (a *audit) entries(t *testing.T, user string) (out []entry) {
 	t.Helper()
 	f, err := os.Open(a.log)
@@ -66,4 +73,23 @@ func (a *audit) entries(t *testing.T, user string) (out []entry) {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// wrote are the objects that a user wrote or meant to write, as "resource namespace/name" or "resource name". Events, which are made for
+// whatever they are about, are not among them.
+func (a *audit) wrote(t *testing.T, user string) (out []string) {
+	t.Helper()
+	for _, e := range a.entries(t, user) {
+		o := e.ObjectRef
+		if e.Verb == "get" || e.Verb == "list" || e.Verb == "watch" || o.Resource == "events" {
+			continue
+		}
+		name := o.Name
+		if o.Namespace != "" {
+			name = o.Namespace + "/" + name
+		}
+		out = append(out, o.Resource+" "+name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

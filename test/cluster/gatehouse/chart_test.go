@@ -1,4 +1,4 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"context"
@@ -137,17 +137,17 @@ func exampleNamespaces(s *scene, r cluster.Release) {
 			s.Errorf("logged: %s", line)
 		}
 	}
-	account := "system:serviceaccount:" + r.Namespace + ":" + r.Name
+	user := account(r.Namespace, r.Name)
 	for _, namespace := range []string{"shop", "blog", r.Namespace, other.namespace, "default", "kube-system", ""} {
 		want := slices.Contains([]string{"shop", "blog", r.Namespace}, namespace)
 		for _, verb := range []string{"get", "list", "watch"} {
-			if got := s.may(account, verb, "secrets", namespace); got != want {
-				s.Errorf("%s may %s Secrets in namespace %q: %v, want %v", account, verb, namespace, got, want)
+			if got := s.may(user, verb, "secrets", namespace); got != want {
+				s.Errorf("%s may %s Secrets in namespace %q: %v, want %v", user, verb, namespace, got, want)
 			}
 		}
 		for _, verb := range []string{"create", "update", "patch", "delete"} {
-			if s.may(account, verb, "secrets", namespace) {
-				s.Errorf("%s may %s Secrets in namespace %q", account, verb, namespace)
+			if s.may(user, verb, "secrets", namespace) {
+				s.Errorf("%s may %s Secrets in namespace %q", user, verb, namespace)
 			}
 		}
 	}

@@ -1,14 +1,15 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/gatehouse-io/gatehouse/test/cluster"
 )
@@ -32,22 +33,27 @@ spec:
 ---`) + route(name, name, name+".example", "web")
 }
 
-// host: an installation whose pod has the node's network and binds the addresses that Gateways name.
+// hostRelease is an installation whose pod has the node's network. One pod, because both nodes of the test cluster have one network.
+func hostRelease(more ...string) cluster.Release {
+	return cluster.Release{Name: "gatehouse-host", Set: append([]string{"replicas=1", "exposure=Host", "drainGrace=0s", "healthPort=9912",
+		"admin=127.0.0.1:9911", "controllers.gateway=gatehouse.dev/gateway-host", "controllers.ingress=gatehouse.dev/ingress-host",
+		"gatewayClass.name=host", "ingressClass.create=false"}, more...)}
+}
+
+// host: that installation binds the addresses that Gateways name.
 func host(s *site, t *testing.T) {
 	sc := s.scene(t)
 	sc.nodeAddress(north)
 	sc.nodeAddress(south)
 	sc.backends("web")
-	// One pod, because both nodes of the test cluster have one network.
-	sc.install(cluster.Release{Name: "gatehouse-host", Set: []string{"replicas=1", "exposure=Host", "drainGrace=0s", "healthPort=9912",
-		"admin=127.0.0.1:9911", "controllers.gateway=gatehouse.dev/gateway-host", "controllers.ingress=gatehouse.dev/ingress-host",
-		"gatewayClass.name=host", "ingressClass.create=false"}})
+	sc.install(hostRelease())
 	for _, x := range []struct {
 		name string
 		run  func(*scene)
 	}{
 		{"two addresses, one port", hostTwoAddresses},
 		{"two Gateways, one bind", hostOneBind},
+		{"no address named", hostNoAddress},
 		{"without the capability", hostWithoutCapability},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(&scene{s, t, sc.namespace}) })
@@ -101,17 +107,56 @@ func hostOneBind(s *scene) {
 	s.closed(request{address: north, port: 80, host: "ant.example"})
 }
 
-// hostWithoutCapability: a process that may not bind port 80 binds 10080 and says so.
-func hostWithoutCapability(s *scene) {
-	drop := `[{"op": "replace", "path": "/spec/template/spec/containers/0/securityContext/capabilities", "value": {"drop": ["ALL"]}}]`
-	_, err := s.Client().AppsV1().Deployments(s.namespace).Patch(s.Context(), "gatehouse-host", types.JSONPatchType, []byte(drop), metav1.PatchOptions{})
+// hostNoAddress: a Gateway that names no address has its port at every address of the node, and status shows the node's own ones.
+func hostNoAddress(s *scene) {
+	s.apply(strings.Replace(httpGateway("anywhere", 8088), "gatewayClassName: gatehouse", "gatewayClassName: host", 1))
+	defer s.remove("Gateway", "anywhere")
+	s.gateway("anywhere", "Programmed", "True", "")
+	pods, err := s.pods(s.Context(), s.namespace, "gatehouse-host")
 	s.must(err)
+	node, err := s.Client().CoreV1().Nodes().Get(s.Context(), pods[0].Spec.NodeName, metav1.GetOptions{})
+	s.must(err)
+	var want []string
+	for _, a := range node.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			want = append(want, a.Address)
+		}
+	}
+	o, err := s.of("Gateway").Get(s.Context(), "anywhere", metav1.GetOptions{})
+	s.must(err)
+	if got := addresses(o); len(want) != 2 || !slices.Equal(got, want) {
+		s.Errorf("status has addresses %v, the node has %v", got, want)
+	}
+	for _, a := range append(want, south) {
+		s.serves(request{address: a, port: 8088, host: "anywhere.example"}, "web")
+	}
+}
+
+// hostWithoutCapability: a process that may not bind port 80 binds 10080 and says so, in its log and in the listener's status.
+func hostWithoutCapability(s *scene) {
+	r := hostRelease("host.lowPorts=false")
+	r.Namespace = s.namespace
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
-	s.must(s.WaitDeployment(ctx, s.namespace, "gatehouse-host"))
+	s.must(s.InstallGatehouse(ctx, r))
 	s.apply(hostGateway("low", south))
 	defer s.remove("Gateway", "low")
 	s.serves(request{address: south, port: 10080, host: "low.example"}, "web")
 	s.closed(request{address: south, port: 80, host: "low.example"})
 	s.logged(s.namespace, "gatehouse-host", "10080", "port 80", "permission")
+	s.gateway("low", "Programmed", "True", "")
+	s.eventually("the status to name the port", func(ctx context.Context) error {
+		o, err := s.of("Gateway").Get(ctx, "low", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if got := addresses(o); !slices.Equal(got, []string{south}) {
+			return fmt.Errorf("it has addresses %v", got)
+		}
+		listeners, _ := at(o, "status", "listeners").([]any)
+		if len(listeners) != 1 {
+			return fmt.Errorf("it has listeners %v", listeners)
+		}
+		return hasCondition(listeners[0].(map[string]any)["conditions"], "Programmed", "True", "10080")
+	})
 }

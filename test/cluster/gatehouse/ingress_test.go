@@ -1,4 +1,4 @@
-package gatehouse
+package gatehouse_test
 
 import "testing"
 
@@ -36,8 +36,10 @@ func defaultBackend() feature {
 		{"DELETE", "some-host", "resource"},
 		{"PATCH", "my-host", "resource"},
 	} {
-		all = append(all, send(x.method, "http://"+x.host+"/"+x.path), status(200), servedBy("echo-service"),
-			answered("Content-Length", "Content-Type", "Date", "Server"),
+		// The suite wants a Server field of any value, and its backend sends none: a proxy that adds its own passes. Gatehouse adds
+		// none, so here the backend is asked to send one, which must arrive as it is.
+		all = append(all, send(x.method, "http://"+x.host+"/"+x.path, "X-Echo-Set-Header: Server: echo"), status(200), servedBy("echo-service"),
+			answered("Content-Length", "Content-Type", "Date"), answeredWith("Server", "echo"),
 			sees("method", x.method), sees("path", "/"+x.path), sees("protocol", "HTTP/1.1"), sees("User-Agent", "tester/1"))
 	}
 	return feature{name: "default backend", backends: map[string]int{"echo-service": 1}, given: catchAll,

@@ -1,4 +1,4 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"context"

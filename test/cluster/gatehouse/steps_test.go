@@ -1,4 +1,4 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,15 +73,19 @@ func (f *feature) run(s *site, t *testing.T) {
 	}
 }
 
-// send is a request of a client that knows the Ingress's address. The backend is asked to call itself by a Server header.
-func send(method, target string) step {
+// send is a request of a client that knows the Ingress's address; fields are "Name: value".
+func send(method, target string, fields ...string) step {
 	return step{"when the client sends " + method + " " + target, func(ctx context.Context, s *stage) error {
 		u, err := url.Parse(target)
 		if err != nil {
 			return err
 		}
 		r := request{method: method, scheme: u.Scheme, address: s.address, host: u.Host, path: u.EscapedPath(),
-			header: http.Header{"X-Echo-Set-Header": {"Server: echo"}, "User-Agent": {"tester/1"}}}
+			header: http.Header{"User-Agent": {"tester/1"}}}
+		for _, f := range fields {
+			name, value, _ := strings.Cut(f, ": ")
+			r.header.Add(name, value)
+		}
 		if s.pair != nil {
 			r.roots = s.pair.pool
 		}
@@ -128,6 +133,11 @@ func answered(fields ...string) step {
 		}
 		return nil
 	}}
+}
+
+// answeredWith compares one header field that the client gets.
+func answeredWith(field, want string) step {
+	return check("the "+field+" of the answer", want, func(a *answer) string { return a.header.Get(field) })
 }
 
 // proves holds that the certificate is the one of the Secret and is good for a host.

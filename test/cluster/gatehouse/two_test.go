@@ -1,4 +1,4 @@
-package gatehouse
+package gatehouse_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gatehouse-io/gatehouse/test/cluster"
@@ -31,7 +32,8 @@ func twoInstallations(s *site, t *testing.T) {
 	sc.refuses(request{address: iTwo, host: "one.example"}, 404)
 	sc.installationsApart()
 	sc.statusesApart()
-	sc.atRest(2*time.Second, []string{"GatewayClass", "Gateway", "HTTPRoute", "Ingress", "Service"})
+	sc.atRest(2*time.Second, []string{"GatewayClass", "Gateway", "HTTPRoute", "GatewayParameters", "ProtectionPolicy", "Ingress", "Service"})
+	sc.writesApart()
 
 	// A Gateway that changes its installation keeps its name, so both have a hand on the name of its Service.
 	sc.patch("Gateway", "one", `{"spec": {"gatewayClassName": "two"}}`)
@@ -60,12 +62,38 @@ const twoGateways = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: one}
-spec: {gatewayClassName: gatehouse, listeners: [{name: http, port: 80, protocol: HTTP}]}
+spec:
+  gatewayClassName: gatehouse
+  infrastructure: {parametersRef: {group: gatehouse.dev, kind: GatewayParameters, name: one}}
+  listeners: [{name: http, port: 80, protocol: HTTP}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: two}
-spec: {gatewayClassName: two, listeners: [{name: http, port: 80, protocol: HTTP}]}
+spec:
+  gatewayClassName: two
+  infrastructure: {parametersRef: {group: gatehouse.dev, kind: GatewayParameters, name: two}}
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: GatewayParameters
+metadata: {name: one}
+spec: {infrastructure: {service: {annotations: {example.com/for: one}}}}
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: GatewayParameters
+metadata: {name: two}
+spec: {infrastructure: {service: {annotations: {example.com/for: two}}}}
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: ProtectionPolicy
+metadata: {name: one}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: one}], defaults: {sizes: {requestBody: 1Mi}}}
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: ProtectionPolicy
+metadata: {name: two}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: two}], defaults: {sizes: {requestBody: 1Mi}}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -93,17 +121,55 @@ spec:
 // installationsApart: each Service belongs to the installation of its owner's class and leads to its pods; each lease has its holder.
 func (s *scene) installationsApart() {
 	s.Helper()
-	for name, release := range map[string]string{"one": "gatehouse", "two": "gatehouse-two"} {
-		svc := s.service("Gateway", name, owned(release))
-		if got := svc.Spec.Selector["app.kubernetes.io/instance"]; got != release {
-			s.Errorf("the Service of Gateway %s selects pods of %q", name, got)
+	for name, x := range map[string]struct{ release, class string }{"one": {"gatehouse", "gatehouse"}, "two": {"gatehouse-two", "two"}} {
+		for _, svc := range []*corev1.Service{s.service("Gateway", name, owned(x.release)), s.service("IngressClass", x.class, owned(x.release))} {
+			if got := svc.Spec.Selector["app.kubernetes.io/instance"]; got != x.release {
+				s.Errorf("the Service %v selects pods of %q", svc.Labels, got)
+			}
 		}
-		pods, err := s.pods(s.Context(), system, release)
+		pods, err := s.pods(s.Context(), system, x.release)
 		s.must(err)
-		lease, err := s.Client().CoordinationV1().Leases(system).Get(s.Context(), release, metav1.GetOptions{})
+		lease, err := s.Client().CoordinationV1().Leases(system).Get(s.Context(), x.release, metav1.GetOptions{})
 		s.must(err)
 		if h := lease.Spec.HolderIdentity; h == nil || len(pods) != 1 || *h != pods[0].Name {
-			s.Errorf("lease %s is held by %v, want the one pod of %d", release, h, len(pods))
+			s.Errorf("lease %s is held by %v, want the one pod of %d", x.release, h, len(pods))
+		}
+	}
+}
+
+// writesApart: by the API server's record, neither installation has written or tried to write what is the other's alone.
+func (s *scene) writesApart() {
+	s.Helper()
+	of := func(name, class, release string) []string {
+		all := []string{"leases " + system + "/" + release, "gatewayclasses " + class}
+		for _, r := range []string{"gateways", "gatewayparameters", "protectionpolicies", "ingresses"} {
+			all = append(all, r+" "+s.namespace+"/"+name)
+		}
+		for _, svc := range []*corev1.Service{s.service("Gateway", name, nil), s.service("IngressClass", class, nil)} {
+			all = append(all, "services "+system+"/"+svc.Name)
+		}
+		return all
+	}
+	one, two := of("one", "gatehouse", "gatehouse"), of("two", "two", "gatehouse-two")
+	byOne, byTwo := s.audit.wrote(s.T, account(system, "gatehouse")), s.audit.wrote(s.T, account(system, "gatehouse-two"))
+	for _, what := range two {
+		if !slices.Contains(byTwo, what) {
+			s.Errorf("the second installation never wrote its own %s", what)
+		}
+		if slices.Contains(byOne, what) {
+			s.Errorf("the first installation wrote the second one's %s", what)
+		}
+	}
+	for _, what := range one {
+		if !slices.Contains(byOne, what) {
+			s.Errorf("the first installation never wrote its own %s", what)
+		}
+	}
+	// Each has an entry in the route; and who makes an object, here its lease, names it in the body alone.
+	two = append(two, "httproutes "+s.namespace+"/both", "leases "+system+"/")
+	for _, what := range byTwo {
+		if !slices.Contains(two, what) {
+			s.Errorf("the second installation wrote %s", what)
 		}
 	}
 }
