@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -24,213 +22,14 @@ func statuses(s *site, t *testing.T) {
 		name string
 		run  func(*scene)
 	}{
-		{"what others wrote stays", statusOfOthers},
+		{"conditions of others stay", foreignConditions},
+		{"entries of others stay", foreignEntries},
 		{"entries go", statusGoes},
 		{"others write all the time", statusContested},
 		{"no write at rest", statusAtRest},
 		{"events of an Ingress", eventsOfIngress},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(s.scene(t)) })
-	}
-}
-
-// statusObjects are one of each kind whose status Gatehouse writes, with a class of their own.
-const statusObjects = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: $NS}
-spec: {controllerName: gatehouse.dev/gateway}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gw}
-spec:
-  gatewayClassName: $NS
-  listeners: [{name: http, port: 80, protocol: HTTP}, {name: more, port: 81, protocol: HTTP}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web}
-spec:
-  parentRefs: [{name: gw, sectionName: http}, {name: gw, sectionName: more}]
-  hostnames: [web.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gatehouse.dev/v1alpha1
-kind: ProtectionPolicy
-metadata: {name: small}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]
-  defaults: {sizes: {requestBody: 1Mi}}
----
-apiVersion: gatehouse.dev/v1alpha1
-kind: ClientTrafficPolicy
-metadata: {name: calm}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]
-  timeouts: {header: 9s}
----
-apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata: {name: web}
-spec:
-  ingressClassName: gatehouse
-  rules: [{host: $NS.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
-`
-
-// lists are where the conditions of an object lie: its own, and those of each entry of a list.
-var lists = map[string][][]string{
-	"GatewayClass":        {{"conditions"}},
-	"Gateway":             {{"conditions"}, {"listeners", "conditions"}},
-	"HTTPRoute":           {{"parents", "conditions"}},
-	"ProtectionPolicy":    {{"ancestors", "conditions"}},
-	"ClientTrafficPolicy": {{"ancestors", "conditions"}},
-}
-
-var statusNames = map[string]string{"Gateway": "gw", "HTTPRoute": "web", "ProtectionPolicy": "small", "ClientTrafficPolicy": "calm"}
-
-func (s *scene) statusName(kind string) string {
-	if kind == "GatewayClass" {
-		return s.namespace
-	}
-	return statusNames[kind]
-}
-
-// editStatus changes a status as another controller would: it reads, changes and writes, and begins anew if that came too late.
-func (s *scene) editStatus(ctx context.Context, kind, name string, edit func(status map[string]any)) error {
-	for {
-		o, err := s.of(kind).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		status, _ := o.Object["status"].(map[string]any)
-		if status == nil {
-			status = map[string]any{}
-			o.Object["status"] = status
-		}
-		edit(status)
-		_, err = s.of(kind).UpdateStatus(ctx, o, metav1.UpdateOptions{FieldManager: "other"})
-		if !apierrors.IsConflict(err) {
-			return err
-		}
-	}
-}
-
-func foreignCondition(message string) map[string]any {
-	return map[string]any{"type": "example.com/Scanned", "status": "True", "reason": "Clean", "message": message,
-		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339)}
-}
-
-// everyList calls f with each list of conditions in a status and takes what it returns.
-func everyList(kind string, status map[string]any, f func([]any) []any) (n int) {
-	for _, path := range lists[kind] {
-		if len(path) == 1 {
-			list, _ := status[path[0]].([]any)
-			status[path[0]] = f(list)
-			n++
-			continue
-		}
-		entries, _ := status[path[0]].([]any)
-		for _, e := range entries {
-			m := e.(map[string]any)
-			list, _ := m[path[1]].([]any)
-			m[path[1]] = f(list)
-			n++
-		}
-	}
-	return n
-}
-
-// settle waits until all objects have a verdict about their newest version in each list.
-func (s *scene) settle(kind string, foreign string) {
-	s.Helper()
-	s.eventually("the status of "+kind, func(ctx context.Context) error {
-		o, err := s.of(kind).Get(ctx, s.statusName(kind), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		status, _ := o.Object["status"].(map[string]any)
-		var faults []error
-		n := everyList(kind, status, func(list []any) []any {
-			all := conditions(list)
-			if all["example.com/Scanned"].Message != foreign {
-				faults = append(faults, fmt.Errorf("the foreign condition is %q, want %q", all["example.com/Scanned"].Message, foreign))
-			}
-			if c := all["Accepted"]; c.Status != "True" || c.ObservedGeneration != o.GetGeneration() {
-				faults = append(faults, fmt.Errorf("Accepted is %s of version %d, want True of %d", c.Status, c.ObservedGeneration, o.GetGeneration()))
-			}
-			return list
-		})
-		if want := map[string]int{"GatewayClass": 1, "Gateway": 3, "HTTPRoute": 2, "ProtectionPolicy": 1, "ClientTrafficPolicy": 1}[kind]; n < want {
-			faults = append(faults, fmt.Errorf("%d lists, want %d", n, want))
-		}
-		return errors.Join(faults...)
-	})
-}
-
-// statusOfOthers: conditions of foreign types stay in every list that Gatehouse writes, and so do entries of other controllers.
-func statusOfOthers(s *scene) {
-	s.backends("web")
-	s.apply(statusObjects)
-	entry := map[string]any{"controllerName": "example.com/other", "conditions": []any{foreignCondition("other"),
-		map[string]any{"type": "Accepted", "status": "False", "reason": "NotMine", "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z"}}}
-	parent, ancestor := maps.Clone(entry), maps.Clone(entry)
-	parent["parentRef"] = map[string]any{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "elsewhere"}
-	ancestor["ancestorRef"] = parent["parentRef"]
-	for kind := range lists {
-		s.settle(kind, "")
-		s.must(s.editStatus(s.Context(), kind, s.statusName(kind), func(status map[string]any) {
-			everyList(kind, status, func(list []any) []any { return append([]any{foreignCondition("mine")}, list...) })
-		}))
-	}
-	for _, change := range []struct{ kind, patch string }{ // each has Gatehouse write the status anew
-		{"GatewayClass", `{"spec": {"description": "changed"}}`},
-		{"Gateway", `{"spec": {"infrastructure": {"labels": {"example.com/changed": "yes"}}}}`},
-		{"HTTPRoute", `{"spec": {"hostnames": ["web.example", "changed.example"]}}`},
-		{"ProtectionPolicy", `{"spec": {"defaults": {"sizes": {"requestBody": "2Mi"}}}}`},
-		{"ClientTrafficPolicy", `{"spec": {"timeouts": {"header": "8s"}}}`},
-	} {
-		s.patch(change.kind, s.statusName(change.kind), change.patch)
-		s.settle(change.kind, "mine")
-	}
-	for kind, x := range map[string]struct {
-		field string
-		entry map[string]any
-		patch string
-	}{
-		"HTTPRoute":           {"parents", parent, `{"spec": {"hostnames": ["again.example"]}}`},
-		"ProtectionPolicy":    {"ancestors", ancestor, `{"spec": {"defaults": {"sizes": {"requestBody": "3Mi"}}}}`},
-		"ClientTrafficPolicy": {"ancestors", ancestor, `{"spec": {"timeouts": {"header": "7s"}}}`},
-	} {
-		s.must(s.editStatus(s.Context(), kind, s.statusName(kind), func(status map[string]any) {
-			status[x.field] = append([]any{x.entry}, status[x.field].([]any)...)
-		}))
-		s.patch(kind, s.statusName(kind), x.patch)
-		s.eventually("both parties in "+kind, func(ctx context.Context) error {
-			o, err := s.of(kind).Get(ctx, s.statusName(kind), metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			list, _ := at(o, "status", x.field).([]any)
-			ours, theirs := 0, 0
-			for _, e := range list {
-				m := e.(map[string]any)
-				switch all := conditions(m["conditions"]); m["controllerName"] {
-				case "gatehouse.dev/gateway":
-					if all["Accepted"].ObservedGeneration == o.GetGeneration() && all["example.com/Scanned"].Message == "mine" {
-						ours++
-					}
-				case "example.com/other":
-					if all["Accepted"].Reason == "NotMine" && all["example.com/Scanned"].Message == "other" {
-						theirs++
-					}
-				}
-			}
-			if ours != len(list)-1 || theirs != 1 {
-				return fmt.Errorf("%d of ours and %d of theirs in %v", ours, theirs, list)
-			}
-			return nil
-		})
 	}
 }
 
@@ -289,44 +88,6 @@ func statusGoes(s *scene) {
 	s.gateway("gw", "Programmed", "True", "")
 }
 
-// statusContested: somebody else writes the same statuses 20 times a second while specs change. In the end both have said their last
-// word.
-func statusContested(s *scene) {
-	s.backends("web")
-	s.apply(statusObjects)
-	kinds := []string{"Gateway", "HTTPRoute"}
-	for _, k := range kinds {
-		s.settle(k, "")
-	}
-	ctx, cancel := context.WithTimeout(s.Context(), 3*time.Second)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	word := ""
-	for n := 0; ctx.Err() == nil; n++ {
-		word = fmt.Sprintf("word %d", n)
-		for _, kind := range kinds {
-			s.must(s.editStatus(s.Context(), kind, s.statusName(kind), func(status map[string]any) {
-				everyList(kind, status, func(list []any) []any {
-					list = slices.DeleteFunc(list, func(c any) bool { return c.(map[string]any)["type"] == "example.com/Scanned" })
-					return append(list, foreignCondition(word))
-				})
-			}))
-		}
-		if n%5 == 0 {
-			s.patch("Gateway", "gw", fmt.Sprintf(`{"spec": {"infrastructure": {"labels": {"example.com/n": "n%d"}}}}`, n))
-			s.patch("HTTPRoute", "web", fmt.Sprintf(`{"spec": {"hostnames": ["n%d.example"]}}`, n))
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
-	}
-	for _, k := range kinds {
-		s.settle(k, word)
-	}
-}
-
 // writes is how often the pod of the first installation has written, by its own count.
 func (s *scene) writes(ctx context.Context) (string, error) {
 	pods, err := s.pods(ctx, system, "gatehouse")
@@ -360,8 +121,8 @@ func (s *scene) writes(ctx context.Context) (string, error) {
 func statusAtRest(s *scene) {
 	s.backends("web")
 	s.apply(statusObjects)
-	for k := range lists {
-		s.settle(k, "")
+	for kind := range conditioned {
+		s.settle(kind)
 	}
 	s.address("Ingress", "web")
 	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend", "Ingress", "IngressClass", "Service"}
@@ -418,18 +179,23 @@ spec:
       - {path: /, pathType: Prefix, backend: {service: {name: nowhere, port: {number: 80}}}}
       - {path: /web, pathType: Prefix, backend: {service: {name: web, port: {number: 8888}}}}
 `)
-	for _, want := range []string{"nosecret", "nowhere", "8888"} {
-		s.eventually("an Event about "+want, func(ctx context.Context) error {
-			l, err := s.Client().CoreV1().Events(s.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=Ingress,involvedObject.name=faulty,type=Warning"})
+	for _, want := range []struct{ reason, path, word string }{
+		{"InvalidCertificateRef", "spec.tls[0].secretName", "nosecret"},
+		{"BackendNotFound", "spec.rules[0].http.paths[0].backend", "nowhere"},
+		{"BackendNotFound", "spec.rules[0].http.paths[1].backend", "8888"},
+	} {
+		s.eventually("an Event about "+want.word, func(ctx context.Context) error {
+			l, err := s.Client().CoreV1().Events(s.namespace).List(ctx, metav1.ListOptions{
+				FieldSelector: "involvedObject.kind=Ingress,involvedObject.name=faulty,type=Warning"})
 			if err != nil {
 				return err
 			}
 			var all []string
 			for _, e := range l.Items {
-				if strings.Contains(e.Message, want) && strings.Contains(e.Message, "spec.") && e.InvolvedObject.UID != "" {
+				if e.Reason == want.reason && strings.HasPrefix(e.Message, want.path) && strings.Contains(e.Message, want.word) && e.InvolvedObject.UID != "" {
 					return nil
 				}
-				all = append(all, e.Message)
+				all = append(all, e.Reason+" "+e.Message)
 			}
 			return fmt.Errorf("there are %q", all)
 		})
