@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/gatehouse-io/gatehouse/test/cluster"
 )
@@ -39,12 +43,14 @@ func charts(s *site, t *testing.T) {
 			for _, n := range x.namespaces {
 				sc.space(n)
 			}
-			r := cluster.Release{Name: x.release, Namespace: sc.namespace, Values: []string{filepath.Join(dir, f.Name())}, Set: append([]string{"drainGrace=0s"}, x.set...)}
+			r := cluster.Release{Name: x.release, Namespace: sc.namespace, Values: []string{filepath.Join(dir, f.Name())},
+				Set: append([]string{"drainGrace=0s"}, x.set...)}
 			if !x.own { // none may have the classes and controllers of the installation that is there
 				r.Set = append(r.Set, "controllers.gateway=gatehouse.dev/gateway-example", "controllers.ingress=gatehouse.dev/ingress-example",
 					"gatewayClass.name=example", "ingressClass.name=example")
 			}
 			x.run(sc, r)
+			sc.confined(r, x.capabilities)
 		})
 	}
 }
@@ -56,22 +62,35 @@ type chartExample struct {
 	own        bool // it names classes and controllers of its own
 	namespaces []string
 	run        func(*scene, cluster.Release)
+
+	capabilities uint64 // that its processes hold, as bits
 }
+
+// netBindService is the capability of that name (linux/capability.h).
+const netBindService = 1 << 10
 
 var chartExamples = map[string]chartExample{
 	"default-values.yaml": {release: "gatehouse-default", run: (*scene).exampleServes},
-	// The cluster has no Prometheus operator.
-	"all-features-values.yaml":     {release: "edge", set: []string{"metrics.serviceMonitor.enabled=false"}, run: (*scene).install},
-	"host-values.yaml":             {release: "gatehouse-daemon", set: []string{"healthPort=9912", "admin=127.0.0.1:9911"}, namespaces: []string{"edge"}, run: exampleDaemon},
+	"all-features-values.yaml": {release: "edge", set: []string{"metrics.serviceMonitor.enabled=false"}, // there is no Prometheus operator
+		run: (*scene).install, capabilities: netBindService},
+	"host-values.yaml": {release: "gatehouse-daemon", set: []string{"healthPort=9912", "admin=127.0.0.1:9911"},
+		namespaces: []string{"edge"}, run: exampleDaemon, capabilities: netBindService},
 	"host-ports-values.yaml":       {cannot: "the test cluster has no hostPort"},
 	"watch-namespaces-values.yaml": {release: "gatehouse-shop", own: true, namespaces: []string{"shop", "blog"}, run: exampleNamespaces},
 }
+
+const exampleIngress = `
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {ingressClassName: example, defaultBackend: {service: {name: web, port: {number: 80}}}}
+`
 
 // exampleServes installs an example and has an Ingress of its class served.
 func (s *scene) exampleServes(r cluster.Release) {
 	s.install(r)
 	s.backends("web")
-	s.apply("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec: {ingressClassName: example, defaultBackend: {service: {name: web, port: {number: 80}}}}\n")
+	s.apply(exampleIngress)
 	s.serves(request{address: s.address("Ingress", "web"), host: "web.example"}, "web")
 }
 
@@ -79,8 +98,8 @@ func (s *scene) exampleServes(r cluster.Release) {
 // Service that publishService names.
 func exampleDaemon(s *scene, r cluster.Release) {
 	label := func(value string) {
-		_, err := s.Client().CoreV1().Nodes().Patch(context.Background(), "node-a", types.MergePatchType, fmt.Appendf(nil, `{"metadata": {"labels": {"example.com/edge": %s}}}`, value), metav1.PatchOptions{})
-		if err != nil {
+		patch := fmt.Appendf(nil, `{"metadata": {"labels": {"example.com/edge": %s}}}`, value)
+		if _, err := s.Client().CoreV1().Nodes().Patch(context.Background(), "node-a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			s.Error(err)
 		}
 	}
@@ -101,7 +120,7 @@ func exampleDaemon(s *scene, r cluster.Release) {
 		return err
 	})
 	s.backends("web")
-	s.apply("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec: {ingressClassName: example, defaultBackend: {service: {name: web, port: {number: 80}}}}\n")
+	s.apply(exampleIngress)
 	node, err := s.Client().CoreV1().Nodes().Get(s.Context(), "node-a", metav1.GetOptions{})
 	s.must(err)
 	s.serves(request{address: node.Status.Addresses[0].Address, host: "web.example"}, "web")
@@ -137,27 +156,83 @@ func exampleNamespaces(s *scene, r cluster.Release) {
 			s.Errorf("logged: %s", line)
 		}
 	}
-	user := account(r.Namespace, r.Name)
-	for _, namespace := range []string{"shop", "blog", r.Namespace, other.namespace, "default", "kube-system", ""} {
-		want := slices.Contains([]string{"shop", "blog", r.Namespace}, namespace)
-		for _, verb := range []string{"get", "list", "watch"} {
-			if got := s.may(user, verb, "secrets", namespace); got != want {
-				s.Errorf("%s may %s Secrets in namespace %q: %v, want %v", user, verb, namespace, got, want)
-			}
-		}
-		for _, verb := range []string{"create", "update", "patch", "delete"} {
-			if s.may(user, verb, "secrets", namespace) {
-				s.Errorf("%s may %s Secrets in namespace %q", user, verb, namespace)
+	s.secretsOf(r, []string{"shop", "blog", r.Namespace}, []string{other.namespace, "default", "kube-system", ""})
+	as := s.as(account(r.Namespace, r.Name))
+	if _, err := as.CoreV1().Secrets("shop").Get(s.Context(), "pair", metav1.GetOptions{}); err != nil {
+		s.Errorf("a Secret of a watched namespace: %v", err)
+	}
+	if _, err := as.CoreV1().Secrets(other.namespace).Get(s.Context(), "pair", metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+		s.Errorf("a Secret elsewhere: %v, want that it is forbidden", err)
+	}
+}
+
+// secretsOf holds that an installation's account may read Secrets in some namespaces, not in others, and write them nowhere.
+func (s *scene) secretsOf(r cluster.Release, may, mayNot []string) {
+	s.Helper()
+	as := s.as(account(r.Namespace, r.Name))
+	for i, namespace := range slices.Concat(may, mayNot) {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"} {
+			want := i < len(may) && slices.Contains([]string{"get", "list", "watch"}, verb)
+			out, err := as.AuthorizationV1().SelfSubjectAccessReviews().Create(s.Context(), &authorizationv1.SelfSubjectAccessReview{
+				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Namespace: namespace, Verb: verb, Resource: "secrets"}}}, metav1.CreateOptions{})
+			s.must(err)
+			if got := out.Status.Allowed; got != want {
+				s.Errorf("%s may %s Secrets in namespace %q: %v, want %v", r.Name, verb, namespace, got, want)
 			}
 		}
 	}
 }
 
-// may asks the API server whether a user may do something.
-func (s *scene) may(user, verb, resource, namespace string) bool {
+// as is a client that acts as another user, with the groups that a service account has.
+func (s *scene) as(user string) kubernetes.Interface {
 	s.Helper()
-	out, err := s.Client().AuthorizationV1().SubjectAccessReviews().Create(s.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Resource: resource}}}, metav1.CreateOptions{})
+	config := s.Config()
+	config.Impersonate.UserName = user
+	c, err := kubernetes.NewForConfig(config)
 	s.must(err)
-	return out.Status.Allowed
+	return c
+}
+
+// confined holds that the processes of an installation are not root's, hold only these capabilities and can gain none, and that their
+// root cannot be written.
+func (s *scene) confined(r cluster.Release, capabilities uint64) {
+	s.Helper()
+	pods, err := s.pods(s.Context(), r.Namespace, r.Name)
+	s.must(err)
+	if len(pods) == 0 {
+		s.Errorf("%s has no pod", r.Name)
+	}
+	for _, p := range pods {
+		dir := s.process("POD_NAME=" + p.Name)
+		text, err := os.ReadFile(filepath.Join(dir, "status"))
+		s.must(err)
+		for field, want := range map[string]string{"Uid": "65532 65532 65532 65532", "Gid": "65532 65532 65532 65532", "NoNewPrivs": "1",
+			"CapEff": fmt.Sprintf("%016x", capabilities), "CapPrm": fmt.Sprintf("%016x", capabilities), "CapBnd": fmt.Sprintf("%016x", capabilities)} {
+			m := regexp.MustCompile(`(?m)^` + field + `:(.*)$`).FindSubmatch(text)
+			if m == nil || strings.Join(strings.Fields(string(m[1])), " ") != want {
+				s.Errorf("%s: %s is %q, want %q", p.Name, field, m, want)
+			}
+		}
+		for _, at := range []string{"/", "/tmp"} {
+			if err := os.WriteFile(filepath.Join(dir, "root", at, "written"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+				s.Errorf("%s: writing to %s: %v, want that it is read-only", p.Name, at, err)
+			}
+		}
+	}
+}
+
+// process finds the process of Gatehouse with a variable in its environment: the folder in /proc.
+func (s *scene) process(variable string) string {
+	s.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	s.must(err)
+	for _, dir := range all {
+		environ, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err == nil && slices.Contains(strings.Split(string(environ), "\x00"), variable) {
+			return dir
+		}
+	}
+	s.Fatalf("no process has %s", variable)
+	return ""
 }

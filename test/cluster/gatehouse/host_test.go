@@ -76,8 +76,10 @@ func hostTwoAddresses(s *scene) {
 	}
 	s.refuses(request{address: north, host: "south.example"}, 404)
 	s.refuses(request{address: south, host: "north.example"}, 404)
-	if l, err := s.Client().CoreV1().Services(s.namespace).List(s.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=gatehouse"}); err != nil || len(l.Items) > 0 {
-		s.Errorf("exposure Host made Services: %v, %v", l.Items, err)
+	made, err := s.Client().CoreV1().Services(s.namespace).List(s.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=gatehouse"})
+	s.must(err)
+	if len(made.Items) > 0 {
+		s.Errorf("exposure Host made Services: %v", made.Items)
 	}
 }
 

@@ -104,7 +104,8 @@ func pathHost(host string, paths ...string) string {
 }
 
 func pathRules() feature {
-	backends := map[string]int{"foo-exact": 1, "foo-prefix": 1, "aaa-slash-bbb-prefix": 1, "aaa-prefix": 1, "aaa-slash-bbb-slash-prefix": 1, "foo-slash-exact": 1}
+	backends := map[string]int{"foo-exact": 1, "foo-prefix": 1, "aaa-slash-bbb-prefix": 1, "aaa-prefix": 1,
+		"aaa-slash-bbb-slash-prefix": 1, "foo-slash-exact": 1}
 	given := "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: main}\nspec:\n  ingressClassName: $NS\n  rules:\n" +
 		pathHost("exact-path-rules", pathRule("Exact", "/foo", "foo-exact")) +
 		pathHost("prefix-path-rules", pathRule("Prefix", "/foo", "foo-prefix"), pathRule("Prefix", "/aaa/bbb", "aaa-slash-bbb-prefix"),

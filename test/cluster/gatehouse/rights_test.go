@@ -164,7 +164,8 @@ func (w *witness) start(s *scene) string {
 			if m == nil {
 				return nil
 			}
-			a := &asked{verb: res.Request.Method, name: m[1], query: res.Request.URL.RawQuery, accept: res.Request.Header.Get("Accept"), answer: &answerBody{ReadCloser: res.Body}}
+			a := &asked{verb: res.Request.Method, name: m[1], query: res.Request.URL.RawQuery, accept: res.Request.Header.Get("Accept"),
+				answer: &answerBody{ReadCloser: res.Body}}
 			res.Body = a.answer
 			w.mu.Lock()
 			w.all = append(w.all, a)

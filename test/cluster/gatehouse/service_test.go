@@ -202,12 +202,13 @@ func serviceMended(s *scene) {
 	s.servesAtStatus("mended")
 	was = s.service("Gateway", "mended", nil)
 	for what, edit := range map[string]string{
-		"target port":     `{"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 1}]}}`,
-		"port":            `{"spec": {"ports": [{"name": "http", "port": 8888, "protocol": "TCP", "targetPort": 10080}]}}`,
-		"number of ports": `{"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 10080}, {"name": "more", "port": 81, "protocol": "TCP"}]}}`,
-		"selector":        `{"spec": {"selector": {"app.kubernetes.io/instance": "somebody"}}}`,
-		"type":            `{"spec": {"type": "ClusterIP"}}`,
-		"label":           `{"metadata": {"labels": {"gateway.networking.k8s.io/gateway-name": null}}}`,
+		"target port": `{"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 1}]}}`,
+		"port":        `{"spec": {"ports": [{"name": "http", "port": 8888, "protocol": "TCP", "targetPort": 10080}]}}`,
+		"number of ports": `{"spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 10080},
+			{"name": "more", "port": 81, "protocol": "TCP"}]}}`,
+		"selector": `{"spec": {"selector": {"app.kubernetes.io/instance": "somebody"}}}`,
+		"type":     `{"spec": {"type": "ClusterIP"}}`,
+		"label":    `{"metadata": {"labels": {"gateway.networking.k8s.io/gateway-name": null}}}`,
 	} {
 		s.patchIn(system, "Service", was.Name, edit)
 		s.within(5*time.Second, "the Service with another "+what, func(ctx context.Context) error {

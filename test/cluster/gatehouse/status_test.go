@@ -125,7 +125,8 @@ func statusAtRest(s *scene) {
 		s.settle(kind)
 	}
 	s.address("Ingress", "web")
-	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend", "Ingress", "IngressClass", "Service"}
+	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend",
+		"Ingress", "IngressClass", "Service"}
 	s.eventually("the end of what the tests before this one left", func(ctx context.Context) error {
 		l, err := s.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 		if err != nil {
