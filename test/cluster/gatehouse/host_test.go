@@ -50,13 +50,19 @@ func host(s *site, t *testing.T) {
 	for _, x := range []struct {
 		name string
 		run  func(*scene)
+		low  bool // it binds a low port
 	}{
-		{"two addresses, one port", hostTwoAddresses},
-		{"two Gateways, one bind", hostOneBind},
-		{"no address named", hostNoAddress},
-		{"without the capability", hostWithoutCapability},
+		{"two addresses, one port", hostTwoAddresses, true},
+		{"two Gateways, one bind", hostOneBind, true},
+		{"no address named", hostNoAddress, false},
+		{"without the capability", hostWithoutCapability, false},
 	} {
-		t.Run(x.name, func(t *testing.T) { x.run(&scene{s, t, sc.namespace}) })
+		t.Run(x.name, func(t *testing.T) {
+			if x.low {
+				needsCapabilities(t)
+			}
+			x.run(&scene{s, t, sc.namespace})
+		})
 	}
 }
 
