@@ -161,6 +161,9 @@ func (s *scene) verdict(ctx context.Context, kind string) (*unstructured.Unstruc
 		return nil, err
 	}
 	status, _ := o.Object["status"].(map[string]any)
+	if status == nil {
+		return o, errors.New("it has no status")
+	}
 	var faults []error
 	n := everyList(kind, status, func(list []any) []any {
 		if c := conditions(list)["Accepted"]; c.Status != "True" || c.ObservedGeneration != o.GetGeneration() {
