@@ -291,38 +291,67 @@ func foreignEntries(s *scene) {
 }
 
 // statusContested: somebody else writes the same statuses 20 times a second while specs change, conditions among ours and an entry of
-// its own. In the end both have said their last word.
+// its own. No word of theirs is ever lost, not even one that the next replaces, and in the end both have said their last.
 func statusContested(s *scene) {
 	s.backends("web")
 	s.apply(statusObjects)
-	kinds := []string{"Gateway", "HTTPRoute", "ProtectionPolicy"}
-	for _, k := range kinds {
-		s.settle(k)
+	change := map[string]string{
+		"Gateway":          `{"spec": {"infrastructure": {"labels": {"example.com/n": "n%d"}}}}`,
+		"HTTPRoute":        `{"spec": {"hostnames": ["n%d.example"]}}`,
+		"ProtectionPolicy": `{"spec": {"defaults": {"sizes": {"requestBody": "%dMi"}}}}`,
+	}
+	for kind := range change {
+		s.settle(kind)
 	}
 	ctx, cancel := context.WithTimeout(s.Context(), 3*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	word := ""
-	for n := 0; ctx.Err() == nil; n++ {
+	for n := 1; ctx.Err() == nil; n++ {
+		last := word
 		word = fmt.Sprintf("word %d", n)
-		for _, kind := range kinds {
-			_, err := s.editStatus(s.Context(), kind, func(status map[string]any) { interfere(kind, status, word) })
+		for kind, patch := range change {
+			s.patch(kind, s.statusName(kind), fmt.Sprintf(patch, n)) // first, to have both write at once
+			_, err := s.editStatus(s.Context(), kind, func(status map[string]any) {
+				if lost := wordLost(kind, status, last); lost != nil && last != "" {
+					s.Fatalf("%s: what another controller wrote is gone: %v", kind, lost)
+				}
+				interfere(kind, status, word)
+			})
 			s.must(err)
-		}
-		if n%5 == 0 {
-			s.patch("Gateway", "gw", fmt.Sprintf(`{"spec": {"infrastructure": {"labels": {"example.com/n": "n%d"}}}}`, n))
-			s.patch("HTTPRoute", "web", fmt.Sprintf(`{"spec": {"hostnames": ["n%d.example"]}}`, n))
-			s.patch("ProtectionPolicy", "small", fmt.Sprintf(`{"spec": {"defaults": {"sizes": {"requestBody": "%dMi"}}}}`, n+1))
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	for _, kind := range kinds {
+	for kind := range change {
 		s.eventually("the last word of both in "+kind, func(ctx context.Context) error { return s.lastWords(ctx, kind, word) })
 	}
+}
+
+// wordLost says where a status does not have what interfere has written into it.
+func wordLost(kind string, status map[string]any, word string) (lost error) {
+	entries, _ := status[conditioned[kind].entries].([]any)
+	if conditioned[kind].entries != "" && !slices.ContainsFunc(entries, func(e any) bool {
+		m := e.(map[string]any)
+		return m["controllerName"] == "example.com/other" && conditions(m["conditions"])["Accepted"].Message == word
+	}) {
+		lost = fmt.Errorf("no entry says %q: %v", word, entries)
+	}
+	everyList(kind, status, func(list []any) []any {
+		if len(list) > 0 && !slices.ContainsFunc(list, isForeign) && conditions(list)["Accepted"].Reason != "NotMine" {
+			lost = fmt.Errorf("no condition says %q: %v", word, list)
+		}
+		for _, c := range list {
+			if got := c.(map[string]any)["message"]; isForeign(c) && got != word {
+				lost = fmt.Errorf("a condition says %q, not %q", got, word)
+			}
+		}
+		return list
+	})
+	return lost
 }
 
 // interfere says a word in each of our lists of conditions, and in an entry of its own.
