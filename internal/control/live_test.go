@@ -75,6 +75,7 @@ func TestVerdictsWaitForTheDataSide(t *testing.T) {
 			t.Errorf("a listener that is bound elsewhere is told as %+v", c)
 		}
 		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}})
+		synctest.Wait()
 		before, _ := w.loop.Live()
 		w.loop.Apply(objects.Change{Deletes: []objects.Key{{Kind: "HTTPRoute", Namespace: "shop", Name: "r"}}}, nil)
 		if after, _ := w.loop.Live(); after != before {
