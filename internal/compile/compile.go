@@ -102,7 +102,7 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	c.table = table
 	c.version++
 	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{},
-		Sockets: map[proxy.SocketKey]*proxy.Settings{}}
+		Clusters: held.clusters, Sockets: map[proxy.SocketKey]*proxy.Settings{}}
 	s.Release = func() { held.release(c.clusters) }
 	var out []diag.Fault
 	for _, l := range cfg.Listeners {

@@ -28,12 +28,13 @@ func (w *work) connect() proxy.Action {
 }
 
 func (w *work) connectNew() proxy.Action {
-	c, err := w.d.dial(w)
+	limit, _, _ := w.Limits()
+	c, err := w.d.dial(w.To, w.Endpoint, limit, w.Expires)
 	w.from = time.Now()
 	if err != nil {
 		w.Problem = err.Error()
 		w.Timeout = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
-		w.Refused = errors.Is(err, errForbidden)
+		w.Refused, w.Full = errors.Is(err, errForbidden), errors.Is(err, errFull)
 		if w.expired() {
 			return w.step(proxy.EventExpired)
 		}
@@ -72,27 +73,40 @@ func (w *work) drop() {
 	c := w.up
 	w.up = nil
 	c.Endpoint.End()
-	_ = c.Net.Close()
+	c.Close()
 }
 
-var errForbidden = errors.New("address may not be dialled")
+var (
+	errForbidden = errors.New("address may not be dialled")
+	errFull      = errors.New("no connection left")
+)
 
-// dial makes a new connection to the endpoint, TLS included, within the cluster's connect timeout.
-func (d *Driver) dial(w *work) (*upstream.Conn, error) {
-	e, s := w.Endpoint, w.To.Settings()
+// dial makes a new connection to an endpoint of c, TLS included, within limit (0: without end) and before expires (zero: never).
+func (d *Driver) dial(c *upstream.Cluster, e *upstream.Endpoint, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
 	if !d.Clusters.Allowed(e.Addr.Addr()) {
 		return nil, errForbidden
 	}
+	if !c.Reserve() {
+		return nil, errFull
+	}
+	conn, err := d.dialReserved(e, c.Settings(), limit, expires)
+	if err != nil {
+		c.Unreserve()
+	}
+	return conn, err
+}
+
+func (d *Driver) dialReserved(e *upstream.Endpoint, s *upstream.Settings, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
 	d.stats.BackendDials.Add(1)
 	ctx := context.Background()
-	if s.Connect > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.Connect)
-		defer cancel()
+	if limit > 0 {
+		if at := time.Now().Add(limit); expires.IsZero() || at.Before(expires) {
+			expires = at
+		}
 	}
-	if !w.expires.IsZero() {
+	if !expires.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, w.expires)
+		ctx, cancel = context.WithDeadline(ctx, expires)
 		defer cancel()
 	}
 	var dialer net.Dialer
@@ -101,54 +115,60 @@ func (d *Driver) dial(w *work) (*upstream.Conn, error) {
 		return nil, err
 	}
 	tcp := nc.(*net.TCPConn)
-	if s.TLS == nil {
-		c := upstream.NewConn(e, s, tcp, tcp)
-		c.IO = newWire(tcp)
-		return c, nil
+	carrier := nc
+	if s.TLS != nil {
+		t := tls.Client(tcp, s.TLS)
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = tcp.Close()
+			return nil, err
+		}
+		carrier = t
 	}
-	t := tls.Client(tcp, s.TLS)
-	if err := t.HandshakeContext(ctx); err != nil {
-		_ = tcp.Close()
-		return nil, err
-	}
-	c := upstream.NewConn(e, s, tcp, t)
+	c := upstream.NewConn(e, s, tcp, carrier)
 	c.IO = newWire(tcp)
 	return c, nil
 }
 
-func (w *work) expired() bool { return !w.expires.IsZero() && !time.Now().Before(w.expires) }
+func (w *work) expired() bool { return !w.Expires.IsZero() && !time.Now().Before(w.Expires) }
 
 // send writes the request and waits for the response's head. A body that is at hand goes with the head; another one
 // flows beside, so that an early response is seen.
 func (w *work) send() proxy.Action {
-	w.Sent, w.Reused, w.Kept = false, w.up.Reused, true
-	r := &w.Request
-	framing := w.head.Framing
-	sees, changes := w.SeesRequestData()
-	switch {
-	case r.Buffered:
-		framing, sees = http1.Length, false
-		if len(r.Body) == 0 && w.head.Framing == http1.None {
-			framing = http1.None
+	w.Sent, w.Reused = false, w.up.Reused
+	var try time.Duration
+	_, w.first, try = w.Limits()
+	w.over = time.Time{}
+	if try > 0 {
+		w.over = w.from.Add(try)
+		if w.first == 0 || try < w.first {
+			w.first = try
 		}
-	case framing == http1.Length && changes:
-		framing = http1.Chunked
 	}
+	if w.pump.running {
+		return w.resend()
+	}
+	r := &w.Request
+	framing, sees := w.requestFraming()
 	w.out = http1.AppendRequest(w.out[:0], r, w.Target(), framing)
+	head := len(w.out)
 	flows := false
 	switch {
 	case r.Buffered:
 		w.out = append(w.out, r.Body...)
 	case framing == http1.None || w.upgrading():
-	case w.body.sent != nil: // on a connection that had died
-		w.out = append(w.out, w.body.sent...)
+	case w.kept.whole: // it has gone before
+		w.out = w.appendRequestBody(w.out, w.kept.data, framing, true)
 	case framing == http1.Length && !sees && w.body.whole() && !r.Continue:
 		p, _, _ := w.body.Offer()
 		w.out = append(w.out, p...)
-		w.body.sent = p
+		w.kept.hold(p)
 		w.BytesIn = int64(len(p))
 	default:
-		flows, w.Kept = true, false
+		flows = true
+	}
+	if len(w.Mirrors) > 0 {
+		w.mirror(w.out[:head], w.out[head:], flows)
+		w.Mirrors = w.Mirrors[:0] // once, however many tries there are
 	}
 	x := w.up.IO.(*wire)
 	if !flows && w.up.Net == net.Conn(w.up.TCP) && x.raw != nil {
@@ -169,9 +189,40 @@ func (w *work) send() proxy.Action {
 	return w.readResponse() // after a failed write too: the backend may have said why before it closed
 }
 
+// requestFraming decides how the body goes to the backend, and whether steps see its bytes pass.
+func (w *work) requestFraming() (framing http1.Framing, sees bool) {
+	framing = w.head.Framing
+	sees, changes := w.SeesRequestData()
+	switch {
+	case w.Request.Buffered && len(w.Request.Body) == 0 && framing == http1.None:
+		return http1.None, false
+	case w.Request.Buffered:
+		return http1.Length, false
+	case framing == http1.Length && changes:
+		return http1.Chunked, sees
+	}
+	return framing, sees
+}
+
+// resend begins a further try while the client still sends: what has passed goes again, and the pump goes on from there.
+func (w *work) resend() proxy.Action {
+	framing, sees := w.requestFraming()
+	if x := w.up.IO.(*wire); w.Reused && !x.usable() {
+		return w.replace()
+	}
+	w.count()
+	w.out = http1.AppendRequest(w.out[:0], &w.Request, w.Target(), framing)
+	n, err := w.pump.again(w, framing, sees)
+	w.Sent = n > 0
+	if err != nil && n == 0 && w.Reused {
+		return w.failed(err)
+	}
+	return w.readResponse()
+}
+
 // roundTrip sends a request that is at hand and waits for the first bytes of its response.
 func (w *work) roundTrip(x *wire) proxy.Action {
-	first := w.firstByte()
+	first := w.first
 	w.setDeadline(w.from, w.from, first)
 	err := x.roundTrip(w.out, w.ub, w.Reused)
 	if x.stale {
@@ -227,12 +278,59 @@ func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
 
 func (w *work) failed(err error) proxy.Action {
 	w.Problem = err.Error()
-	w.drop()
+	w.letGo()
 	return w.step(proxy.EventBackendFailed)
 }
 
-// step is Flow.Step under the lock that a running pump's hooks take too.
+// letGo drops the connection of a try that came to nothing, and says whether another try can follow.
+func (w *work) letGo() {
+	w.drop()
+	w.Kept = !w.upgrading() && w.canResend()
+}
+
+// retry waits for the time before a further try. Of the try before, a response that is there as a whole leaves its connection in order.
+func (w *work) retry() proxy.Action {
+	w.d.stats.Retries.Add(1)
+	if w.up != nil {
+		w.discard()
+	}
+	for end := time.Now().Add(w.Backoff); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			break
+		}
+		time.Sleep(min(left, probe))
+		if w.expired() {
+			return w.step(proxy.EventExpired)
+		}
+		if w.left(time.Now()) {
+			return w.step(proxy.EventClientGone)
+		}
+	}
+	return w.step(proxy.EventRetry)
+}
+
+// discard lets go of a response that is not passed on.
+func (w *work) discard() {
+	if w.pump.running {
+		w.drop()
+		return
+	}
+	if w.uhead.Framing == http1.None || w.uhead.Framing == http1.Length && w.Response.ContentLength <= int64(w.uw-w.ur) {
+		for !w.ubody.end {
+			w.ubody.next()
+		}
+		w.settle()
+		return
+	}
+	w.drop()
+}
+
+// step is Flow.Step, for an event about a backend, under the lock that a running pump's hooks take too.
 func (w *work) step(e proxy.Event) proxy.Action {
+	if e != proxy.EventConnected {
+		w.Now = time.Now()
+	}
 	if !w.pump.running {
 		return w.Step(e)
 	}
@@ -244,7 +342,7 @@ func (w *work) step(e proxy.Event) proxy.Action {
 // readResponse reads until a final response's head is there and passes interim responses on.
 func (w *work) readResponse() proxy.Action {
 	sent := w.from
-	first := w.firstByte()
+	first := w.first
 	w.reply.Reset()
 	interims := 0
 	for {
@@ -253,7 +351,7 @@ func (w *work) readResponse() proxy.Action {
 			n, h, fault := w.reply.ParseResponse(w.ub[w.ur:w.uw], w.Request.Method, &w.Response)
 			if fault != nil {
 				w.Problem = fault.Error()
-				w.drop()
+				w.letGo()
 				w.Kept = false // it did answer, so it is not asked again
 				return w.step(proxy.EventBackendFailed)
 			}
@@ -303,19 +401,6 @@ func (w *work) growBackend() bool {
 	return true
 }
 
-// firstByte is how long the backend may take until its head, 0: without end.
-func (w *work) firstByte() time.Duration {
-	m := w.Flow.Matched
-	if m.Unlimited {
-		return 0
-	}
-	d := w.To.Settings().FirstByte
-	if m.Backend > 0 && (d == 0 || m.Backend < d) {
-		d = m.Backend
-	}
-	return d
-}
-
 // fillBackend reads once from the backend while a head is awaited. While it waits it looks now and then whether the client
 // is still there and whether a time is over: so one deadline, set about once a second, serves all of that.
 func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, bool) {
@@ -357,16 +442,19 @@ func (w *work) waited(now, sent time.Time, first time.Duration) (proxy.Action, b
 	switch {
 	case w.expired():
 		event = proxy.EventExpired
-	case first > 0 && now.Sub(sent) >= first:
+	case first > 0 && now.Sub(sent) >= first || w.tryOver(now):
 		event = proxy.EventTimeout
 	default:
 		if !w.left(now) {
 			return 0, false
 		}
 	}
-	w.drop()
+	w.letGo()
 	return w.step(event), true
 }
+
+// tryOver reports whether the time for the try that is on has passed.
+func (w *work) tryOver(now time.Time) bool { return !w.over.IsZero() && !now.Before(w.over) }
 
 // setDeadline makes the next read end at the nearest of the probe, the first byte's time and the exchange's end.
 func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
@@ -377,8 +465,10 @@ func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
 			at, exact = t, true
 		}
 	}
-	if !w.expires.IsZero() && w.expires.Before(at) {
-		at, exact = w.expires, true
+	for _, t := range [...]time.Time{w.Expires, w.over} {
+		if !t.IsZero() && t.Before(at) {
+			at, exact = t, true
+		}
 	}
 	d := w.up.Deadline
 	if exact || d.IsZero() || d.Before(now.Add(probe)) || d.After(at) {

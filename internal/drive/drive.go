@@ -41,12 +41,16 @@ type Driver struct {
 	works   sync.Pool // *work
 	buffers sync.Pool // *[bufferSize]byte
 	shards  atomic.Uint32
+	mirrors atomic.Int64 // that are on their way
 	stats   Stats
 }
 
 // Stats are counts for metrics.
 type Stats struct {
-	ClientConns, BackendDials, BackendReuses, Replays atomic.Int64
+	ClientConns, BackendDials, BackendReuses, Replays, Retries atomic.Int64
+	// Mirrors by what became of them: sent and answered; sent in vain; not sent, because too many were on their way or the request's
+	// body was too long to keep.
+	MirrorsSent, MirrorsFailed, MirrorsDropped atomic.Int64
 }
 
 // Stats returns the counters, which go on counting.
@@ -68,15 +72,18 @@ type work struct {
 	body   clientBody
 	pump   pump
 
-	up      *upstream.Conn
-	ub      []byte // unread bytes from the backend are ub[ur:uw]
-	ur, uw  int
-	uhead   http1.Head
-	ubody   backendBody
-	expires time.Time  // the route's limit on the exchange, zero: none
-	from    time.Time  // when the backend's time begins: the request's start, or the end of the last wait
-	half    time.Time  // since when the client is known to send no more
-	mu      sync.Mutex // for the flow's hooks, while a pump runs
+	up     *upstream.Conn
+	ub     []byte // unread bytes from the backend are ub[ur:uw]
+	ur, uw int
+	uhead  http1.Head
+	ubody  backendBody
+	first  time.Duration // for the head of the response to the try that is on, 0: none
+	over   time.Time     // when that try must be over, zero: none
+	kept   kept
+	job    *mirrorJob // mirrors that wait for the request's body
+	from   time.Time  // when the backend's time begins: the request's start, or the end of the last wait
+	half   time.Time  // since when the client is known to send no more
+	mu     sync.Mutex // for the flow's hooks, while a pump runs
 }
 
 func (d *Driver) work() *work {

@@ -114,7 +114,7 @@ func TestTimeouts(t *testing.T) {
 	silent := edgetest.Backend(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	d := ir.Duration(60 * time.Millisecond)
 	for reason, change := range map[string]func(*ir.Config){
-		"backend_timeout": func(c *ir.Config) { c.Clusters[0].First = &d },
+		"backend_timeout": func(c *ir.Config) { c.Clusters[0].Traffic = &ir.Traffic{First: &d} },
 		"request_timeout": func(c *ir.Config) { c.Hosts[0].Routes[0].Timeouts.Request = &d },
 	} {
 		c := one(t, silent, func(o *edgetest.Options) { change(o.Config) }).Dial()

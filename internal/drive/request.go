@@ -4,13 +4,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
-	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
 // clientBody is the body of a request by credit. Bytes that came with the head lie in work.in; what follows is read
@@ -20,8 +17,7 @@ type clientBody struct {
 	chunks http1.Chunks
 	left   int64 // of a body with a length
 	data   []byte
-	sent   []byte // what went with the head, in case that it has to go again
-	end    bool   // nothing follows data
+	end    bool // nothing follows data
 	err    error
 	fault  *http1.Fault // err is one of the body's framing
 	slow   bool         // err is that the client was too slow
@@ -54,7 +50,7 @@ func (b *clientBody) reset(w *work) {
 		w.r, w.w = 0, copy(w.in, b.extra[b.er:b.ew])
 	}
 	b.er, b.ew = 0, 0
-	b.data, b.sent, b.end, b.err = nil, nil, true, nil
+	b.data, b.end, b.err = nil, true, nil
 	if b.extra != nil {
 		w.d.Give(b.extra)
 		b.extra = nil
@@ -230,135 +226,4 @@ func (w *work) bodyFailed(err error) proxy.Action {
 		return w.Step(proxy.EventClientGone)
 	}
 	return w.Step(proxy.EventMalformed)
-}
-
-// pump carries a request body to the backend beside the goroutine that waits for the response.
-type pump struct {
-	up      *upstream.Conn // what it writes to: the owner may drop work.up before the pump ends
-	done    chan struct{}
-	running bool        // for the owner alone
-	last    atomic.Bool // nothing more is read from the client: the last bytes are being written
-	// The rest is the pump's until done is closed.
-	finished bool // the whole body was sent
-	client   error
-	backend  error
-	refused  bool // by a step
-}
-
-// over reports whether the pump has ended.
-func (p *pump) over() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// settled waits for a pump that only has to see its last write return, and reports whether the whole body was sent. The
-// backend has answered, so it is not waited for long.
-func (p *pump) settled() bool {
-	if !p.over() {
-		if !p.last.Load() {
-			return false
-		}
-		t := time.NewTimer(time.Second)
-		defer t.Stop()
-		select {
-		case <-p.done:
-		case <-t.C:
-			return false
-		}
-	}
-	return p.finished
-}
-
-// startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
-func (w *work) startPump(framing http1.Framing, sees bool) {
-	p := &w.pump
-	p.up = w.up
-	p.done, p.running, p.finished, p.client, p.backend, p.refused = make(chan struct{}), true, false, nil, nil, false
-	p.last.Store(false)
-	go w.runPump(framing, sees)
-}
-
-func (w *work) runPump(framing http1.Framing, sees bool) {
-	p := &w.pump
-	defer close(p.done)
-	defer func() {
-		if v := recover(); v != nil {
-			w.d.Log.Error("request body panicked", "peer", w.c.Peer(), "panic", v, "stack", string(debug.Stack()))
-			p.client = errPanicked
-			_ = p.up.Net.SetReadDeadline(time.Unix(1, 0))
-		}
-	}()
-	var out []byte
-	for {
-		data, end, err := w.body.Offer()
-		if err != nil {
-			p.client = err
-			break
-		}
-		n := len(data)
-		if sees {
-			w.mu.Lock()
-			var ok bool
-			data, ok = w.RequestData(data, end)
-			w.mu.Unlock()
-			if !ok {
-				p.refused = true
-				break
-			}
-		}
-		out = w.appendRequestBody(out[:0], data, framing, end)
-		p.last.Store(end)
-		if len(out) > 0 {
-			if _, p.backend = w.d.writeBackend(p.up, out); p.backend != nil {
-				return // the backend may have answered already: its response is still read
-			}
-		}
-		w.body.Take(n)
-		if end {
-			p.finished = true
-			return
-		}
-	}
-	// The one who waits for the response must learn of it now.
-	_ = p.up.Net.SetReadDeadline(time.Unix(1, 0))
-}
-
-func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {
-	if framing != http1.Chunked {
-		return append(out, data...)
-	}
-	if len(data) > 0 {
-		out = http1.AppendChunkHead(out, len(data))
-		out = append(append(out, data...), '\r', '\n')
-	}
-	if end {
-		out = http1.AppendTrailer(out, &w.Request.Trailer)
-	}
-	return out
-}
-
-// stop ends a pump that still runs and closes what it writes to: half a request is on that connection.
-func (w *work) stop() {
-	p := &w.pump
-	if p.running {
-		p.running = false
-		if !p.over() {
-			w.c.Interrupt()
-			if w.up != nil {
-				_ = w.up.Net.Close()
-			}
-			<-p.done
-			w.Close = true
-		}
-		if !p.finished {
-			w.Close = true
-		}
-	}
-	if w.up != nil {
-		w.drop()
-	}
 }

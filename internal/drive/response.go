@@ -110,8 +110,12 @@ func (b *backendBody) fill() {
 			return
 		}
 		w.up.Deadline = time.Time{}
-		if w.expired() {
+		switch {
+		case w.expired():
 			b.err = errExpired
+			return
+		case w.tryOver(time.Now()):
+			b.err = errTryOver
 			return
 		}
 		if w.left(time.Now()) {
@@ -123,6 +127,7 @@ func (b *backendBody) fill() {
 
 var (
 	errExpired = errors.New("the route's time for a request is over")
+	errTryOver = errors.New("the time for a response of the backend is over")
 	errGone    = errors.New("client gone")
 )
 
@@ -150,16 +155,21 @@ func (w *work) hold() proxy.Action {
 
 // holdFailed ends an exchange whose response broke off while it was held. The backend did answer, so it is not asked again.
 func (w *work) holdFailed(err error) proxy.Action {
-	w.Kept = false
 	switch {
 	case errors.Is(err, errExpired):
 		w.drop()
 		return w.step(proxy.EventExpired)
+	case errors.Is(err, errTryOver):
+		w.letGo()
+		return w.step(proxy.EventTimeout)
 	case errors.Is(err, errGone):
 		w.drop()
 		return w.step(proxy.EventClientGone)
 	}
-	return w.failed(err)
+	w.Problem = err.Error()
+	w.drop()
+	w.Kept = false
+	return w.step(proxy.EventBackendFailed)
 }
 
 // settle gives the connection to the backend back if a whole request and a whole response have passed and nothing follows.
@@ -290,6 +300,8 @@ func (w *work) cut(err error) bool {
 		w.Reason = "client_gone"
 	case errors.Is(err, errExpired):
 		w.Reason = "request_timeout"
+	case errors.Is(err, errTryOver):
+		w.Reason = "backend_timeout"
 	case errors.Is(err, errRefused): // the step gave its reason
 	default:
 		w.Reason = "backend_cut"

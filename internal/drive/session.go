@@ -147,6 +147,8 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 			act = w.connect()
 		case proxy.ActionSend:
 			act = w.send()
+		case proxy.ActionRetry:
+			act = w.retry()
 		case proxy.ActionHold:
 			act = w.hold()
 		case proxy.ActionRespond:
@@ -169,7 +171,9 @@ func (w *work) finish() {
 	w.stop()
 	w.End(time.Now())
 	w.body.reset(w)
-	w.expires, w.half = time.Time{}, time.Time{}
+	w.half, w.over = time.Time{}, time.Time{}
+	w.kept.reset()
+	w.job = nil
 	w.head, w.uhead = http1.Head{}, http1.Head{}
 }
 
@@ -189,11 +193,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 			w.r += n
 			w.head = h
 			w.body.begin(w)
-			act := w.Step(proxy.EventHead)
-			if m := w.Flow.Matched; m != nil && m.Request > 0 {
-				w.expires = start.Add(m.Request)
-			}
-			return act, true
+			return w.Step(proxy.EventHead), true
 		}
 		if w.w == len(w.in) {
 			w.grow()
@@ -228,9 +228,9 @@ func (w *work) grow() {
 // wait runs a step's wait. The connection's goroutine is allowed to block; the client may leave meanwhile.
 func (w *work) wait() proxy.Action {
 	ctx := context.Background()
-	if !w.expires.IsZero() {
+	if !w.Expires.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, w.expires)
+		ctx, cancel = context.WithDeadline(ctx, w.Expires)
 		defer cancel()
 	}
 	w.Resume = w.Verdict.Wait(ctx)

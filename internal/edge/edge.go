@@ -35,6 +35,7 @@ type Options struct {
 	Log      *slog.Logger
 	Allow    func(netip.Addr) bool // which backend addresses may be dialled; nil: all
 	Lookup   upstream.Lookup
+	Zone     string // topology zone of this process, "": not known
 	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
 	BodyWindow time.Duration
 }
@@ -83,7 +84,7 @@ const (
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
 	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, rebound: make(chan struct{}, 1)}
-	e.clusters = upstream.NewSet(o.Allow)
+	e.clusters = upstream.NewSet(o.Allow, o.Zone)
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
 	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)

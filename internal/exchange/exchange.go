@@ -110,6 +110,9 @@ type Exchange struct {
 	// Dry is set when nothing may be counted, written or called: the exchange is only explained.
 	Dry bool
 
+	// Mirrors are the keys of the clusters that get a copy of the request; a step adds to it.
+	Mirrors []string
+
 	Reason  string // the stable word of the decision that ended it: "route_not_found", "body_too_large"; "" for forwarded
 	Start   time.Time
 	Cluster string // that answered or was tried last
@@ -156,6 +159,7 @@ func (x *Exchange) Reset() {
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""
 	x.Port = 0
 	x.Reason, x.Cluster = "", ""
+	x.Mirrors = x.Mirrors[:0]
 	x.Backend = netip.AddrPort{}
 	x.Start = time.Time{}
 	x.Tries = 0

@@ -153,14 +153,18 @@ type Route struct {
 	Steps    []*Step   `json:"steps,omitempty"`  // in the order in which they run
 	Backends []Backend `json:"backends,omitempty"`
 	// NoBackend is why a request that gets past the steps is answered 500, if Backends is empty: "no backendRefs".
-	NoBackend string   `json:"noBackend,omitempty"`
-	Timeouts  Timeouts `json:"timeouts,omitzero"`
+	NoBackend string    `json:"noBackend,omitempty"`
+	Timeouts  Timeouts  `json:"timeouts,omitzero"`
+	Retry     *Retry    `json:"retry,omitempty"`    // nil: the cluster's
+	Affinity  *Affinity `json:"affinity,omitempty"` // nil: the cluster's
 }
 
-// Timeouts of a route. nil: the default; 0: off.
+// Timeouts of a route. nil: the cluster's, or the default; 0: off.
 type Timeouts struct {
 	Request *Duration `json:"request,omitempty"` // the whole exchange, client to client
-	Backend *Duration `json:"backend,omitempty"` // one try at a backend
+	Backend *Duration `json:"backend,omitempty"` // one try at a backend, until the whole response is there
+	Connect *Duration `json:"connect,omitempty"`
+	First   *Duration `json:"firstByte,omitempty"`
 }
 
 // Backend is one weighted target of a route.
@@ -202,21 +206,13 @@ func (r *RawJSON) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Balancers.
-const (
-	RoundRobin   = "RoundRobin"
-	LeastRequest = "LeastRequest"
-)
-
 // Cluster is a set of endpoints that answer alike: one port of a Service, or a Backend.
 type Cluster struct {
 	Key      string      `json:"key"` // "Service/shop/cart/8080", "Backend/shop/orders"
 	Source   Source      `json:"source"`
 	Protocol string      `json:"protocol,omitempty"` // "" HTTP/1.1
 	TLS      *BackendTLS `json:"tls,omitempty"`
-	Balancer string      `json:"balancer,omitempty"` // "" RoundRobin
-	Connect  *Duration   `json:"connect,omitempty"`  // nil: the default
-	First    *Duration   `json:"firstByte,omitempty"`
+	Traffic  *Traffic    `json:"traffic,omitempty"` // nil: the defaults
 }
 
 // BackendTLS is how the edge speaks TLS to a cluster. A chain that does not verify is always refused.
@@ -229,12 +225,14 @@ type BackendTLS struct {
 
 // Endpoint is one address of a cluster.
 type Endpoint struct {
-	Host    string `json:"host"` // IP address, or DNS name to resolve
-	Port    uint16 `json:"port"`
-	Zone    string `json:"zone,omitempty"`
-	Serving bool   `json:"serving"`          // takes new requests when no endpoint is Ready (terminating but serving)
-	Ready   bool   `json:"ready"`            // takes new requests
-	Weight  uint32 `json:"weight,omitempty"` // 0: 1
+	Host string `json:"host"` // IP address, or DNS name to resolve
+	Port uint16 `json:"port"`
+	Zone string `json:"zone,omitempty"`
+	// ForZones are the zones whose edges should prefer this endpoint (EndpointSlice hints); empty: no hint.
+	ForZones []string `json:"forZones,omitempty"`
+	Serving  bool     `json:"serving"`          // takes new requests when no endpoint is Ready (terminating but serving)
+	Ready    bool     `json:"ready"`            // takes new requests
+	Weight   uint32   `json:"weight,omitempty"` // 0: 1
 }
 
 // Endpoints are the endpoints of every cluster, by its Key. An entry keeps its slice while it does not change.

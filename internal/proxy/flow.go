@@ -28,6 +28,7 @@ const (
 	EventConnectFailed                // it could not be made: Flow.Problem says why
 	EventBackendFailed                // the connection failed before a response head came: Flow.Problem, Flow.Sent, Flow.Reused
 	EventBackendHead                  // a final response's head is in Flow.Response
+	EventRetry                        // what was left of the try before is let go of, and Flow.Backoff is over
 	EventBackendBody                  // the whole response body is in Flow.Response.Body
 	EventBackendTooLarge              // the response body did not fit the limit that was asked for
 	EventTimeout                      // no response head within the time for its first byte
@@ -45,27 +46,27 @@ const (
 	ActionConnect               // get a connection to Flow.Endpoint, an idle one unless Flow.Fresh, then EventConnected
 	ActionSend                  // write the request, let its body flow, read a response head
 	ActionHold                  // read the whole response body, at most Flow.Limit bytes, then EventBackendBody
+	ActionRetry                 // let go of the try that failed, wait for Flow.Backoff, then EventRetry
 	ActionRespond               // write the response and let the backend's body flow
 	ActionRelay                 // write the 101 response and pass bytes both ways until both are done
 	ActionAnswer                // write the response whose body is Flow.Response.Body: the edge's own, or a buffered one
 	ActionAbort                 // end both connections without a further byte
 )
 
-// maxTries bounds how many endpoints are tried when connections cannot be made.
-const maxTries = 3
-
 // Flow is one exchange on its way, reused for the next one of its connection.
 type Flow struct {
 	exchange.Exchange
 
 	// From the driver.
-	Fault   Fault  // with EventMalformed
-	Problem string // with EventConnectFailed, EventBackendFailed: for the log
-	Sent    bool   // with EventBackendFailed: a byte of the request was written
-	Reused  bool   // with EventBackendFailed: the connection had carried an exchange before
-	Kept    bool   // with EventBackendFailed: the whole request can be sent again (no body, or all of it is still there)
-	Timeout bool   // with EventConnectFailed: the time for connecting was over
-	Refused bool   // with EventConnectFailed: the address may not be dialled
+	Fault   Fault     // with EventMalformed
+	Problem string    // with EventConnectFailed, EventBackendFailed: for the log
+	Sent    bool      // with EventBackendFailed: a byte of the request was written
+	Reused  bool      // with EventBackendFailed: the connection had carried an exchange before
+	Kept    bool      // the whole request can be sent again: it has no body, or what has passed of it is still there
+	Full    bool      // with EventConnectFailed: the cluster's circuit breaker has no connection left
+	Now     time.Time // when the event happened; Begin sets it, then every event about a backend
+	Timeout bool      // with EventConnectFailed: the time for connecting was over
+	Refused bool      // with EventConnectFailed: the address may not be dialled
 	Resume  func(*exchange.Exchange) policy.Verdict
 
 	// For the driver.
@@ -74,9 +75,11 @@ type Flow struct {
 	Endpoint *upstream.Endpoint
 	To       *upstream.Cluster
 	Fresh    bool
-	Matched  *Route // nil: none
-	Close    bool   // the client's connection ends after this exchange
-	Detail   string // of the verdict that ended it, for the log
+	Backoff  time.Duration // with ActionRetry
+	Expires  time.Time     // when the exchange must be over, zero: never
+	Matched  *Route        // nil: none
+	Close    bool          // the client's connection ends after this exchange
+	Detail   string        // of the verdict that ended it, for the log
 
 	edge      *Edge
 	snapshot  *Snapshot
@@ -92,7 +95,9 @@ type Flow struct {
 	at        int  // the next step of the stage
 	ran       int  // steps of the route, then of the backend, whose Request hook ran or was passed
 	replays   int
-	failed    *upstream.Endpoint
+	retries   int
+	session   session
+	entered   *upstream.Cluster // that counts this exchange
 	random    uint64
 	ended     bool
 	scratch   []byte // room for what is written into this exchange's head
@@ -135,12 +140,13 @@ func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
 	f.edge, f.conn, f.shard = e, c, c.Shard
 	f.snapshot = e.acquire(c.Shard)
 	f.Fault, f.Problem, f.Detail = Fault{}, "", ""
-	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Fresh = false, false, false, false, false, false
+	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Full, f.Fresh = false, false, true, false, false, false, false
 	f.Resume, f.Verdict = nil, policy.Verdict{}
-	f.Endpoint, f.To, f.Matched, f.backend, f.failed = nil, nil, nil, nil, nil
+	f.Endpoint, f.To, f.Matched, f.backend, f.entered = nil, nil, nil, nil, nil
 	f.Close, f.ended, f.canonical = false, false, false
 	f.listener = nil
-	f.stage, f.at, f.ran, f.replays, f.Limit = stageRoute, 0, 0, 0, 0
+	f.stage, f.at, f.ran, f.replays, f.retries, f.Limit = stageRoute, 0, 0, 0, 0, 0
+	f.session, f.Backoff, f.Now, f.Expires = session{}, 0, now, time.Time{}
 	f.scratch, f.body = f.scratch[:0], f.body[:0]
 	f.trace = nil
 	f.Start = now
@@ -186,8 +192,10 @@ func (f *Flow) Step(e Event) Action {
 		return f.respond()
 	case EventBackendTooLarge:
 		return f.refuse(502, "response_too_large", "")
+	case EventRetry:
+		return f.again()
 	case EventTimeout:
-		return f.refuse(504, "backend_timeout", "no response head in time")
+		return f.timedOut()
 	case EventExpired:
 		return f.refuse(504, "request_timeout", "the route's time for a request is over")
 	case EventClientGone:
@@ -232,6 +240,9 @@ func (f *Flow) head() Action {
 			continue
 		}
 		f.Matched, f.Route, f.Exchange.Matched = r, r.Name, r.Prefix
+		if r.Request > 0 {
+			f.Expires = f.Start.Add(r.Request)
+		}
 		break
 	}
 	return f.advance()
@@ -316,97 +327,10 @@ func (f *Flow) decided(v policy.Verdict) Action {
 	return f.answer(v)
 }
 
-// choose takes one of the route's backends by weight.
-func (f *Flow) choose() (Action, bool) {
-	r := f.Matched
-	f.stage, f.at = stageBackend, 0
-	switch {
-	case len(r.Backends) == 0:
-		return f.refuse(500, "no_backend", r.Config.NoBackend), false
-	case r.Total == 0:
-		return f.refuse(503, "no_backend", "every backendRef has weight 0"), false
-	case len(r.Backends) == 1:
-		f.backend = &r.Backends[0]
-	default:
-		n := f.next() % r.Total
-		for i := range r.Backends {
-			if b := &r.Backends[i]; n < b.Weight {
-				f.backend = b
-				break
-			} else {
-				n -= b.Weight
-			}
-		}
-	}
-	if f.backend.Cluster == nil {
-		return f.refuse(500, "backend_invalid", f.backend.Config.Invalid), false
-	}
-	return 0, true
-}
-
-// pick chooses an endpoint of the cluster, another one than avoid if there is one.
-func (f *Flow) pick(avoid *upstream.Endpoint) Action {
-	c := f.backend.Cluster
-	f.Cluster = c.Key
-	if p := c.Settings().Problem; p != "" {
-		return f.refuse(503, "backend_unusable", p)
-	}
-	e := c.Pick(avoid)
-	if e == nil {
-		return f.refuse(503, "no_endpoint", "no endpoint of "+c.Key+" is ready")
-	}
-	f.Endpoint, f.To = e, c
-	f.Exchange.Backend = e.Addr
-	f.Tries++
-	return ActionConnect
-}
-
-// connectFailed: nothing was sent, so another endpoint may be tried whatever the method.
-func (f *Flow) connectFailed() Action {
-	f.Detail = f.Problem
-	switch {
-	case f.Refused:
-		return f.refuse(502, "backend_address_forbidden", f.Problem)
-	case f.Tries < maxTries:
-		return f.pick(f.Endpoint)
-	case f.Timeout:
-		return f.refuse(504, "backend_connect_timeout", f.Problem)
-	}
-	return f.refuse(502, "backend_connect_failed", f.Problem)
-}
-
-// backendFailed: a connection that was kept may have been closed by the backend in the moment it was taken again
-// (RFC 9112 section 9.3.1), and an endpoint that has left its cluster meanwhile may have ended any connection; then the
-// request goes out once more on a new one, to an endpoint that has not left, if that is safe.
-func (f *Flow) backendFailed() Action {
-	safe := f.Kept && (!f.Sent || idempotent(f.Request.Method))
-	left := f.Endpoint.Left()
-	if (f.Reused || left) && safe && f.replays == 0 {
-		f.replays++
-		f.Fresh = true
-		if left {
-			return f.pick(f.Endpoint)
-		}
-		return ActionConnect
-	}
-	return f.refuse(502, "backend_failed", f.Problem)
-}
-
-// backendHead: the backend answered. The steps see the head, then it goes to the client.
-func (f *Flow) backendHead() Action {
-	if n := f.holdLimit(); n > 0 && f.Response.ContentLength != 0 && f.Response.Status != 101 {
-		if f.Response.ContentLength > n {
-			return f.refuse(502, "response_too_large", "")
-		}
-		f.Limit = n
-		return ActionHold
-	}
-	return f.respond()
-}
-
 // respond runs the response hooks over a backend's response.
 func (f *Flow) respond() Action {
 	f.stage = stageAnswer
+	f.keepSession()
 	if v := f.responseHooks(); v.Status != 0 {
 		f.Response.Header.Reset()
 		return f.compose(v)
@@ -510,6 +434,9 @@ func (f *Flow) End(now time.Time) {
 		return
 	}
 	f.ended = true
+	if f.entered != nil {
+		f.entered.Leave()
+	}
 	for i := f.ran - 1; i >= 0; i-- {
 		if h := f.step(i).Handler; h.Done != nil && h.Request != nil {
 			f.Enter(i)
@@ -550,13 +477,4 @@ func (f *Flow) next() uint64 {
 	x ^= x << 17
 	f.random = x
 	return x
-}
-
-// idempotent methods may be repeated (RFC 9110 section 9.2.2).
-func idempotent(m []byte) bool {
-	switch string(m) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
 }

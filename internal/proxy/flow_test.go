@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ type world struct {
 
 func newWorld(t testing.TB, endpoints int, steps []Step, change func(*Route)) *world {
 	t.Helper()
-	w := &world{edge: NewEdge(NoRecorder()), clusters: upstream.NewSet(nil)}
+	w := &world{edge: NewEdge(NoRecorder()), clusters: upstream.NewSet(nil, "")}
 	w.cluster = w.clusters.Acquire("c")
 	var rs []upstream.Resolved
 	for i := range endpoints {
@@ -64,7 +65,7 @@ func (w *world) begin(f *Flow, method, path string) {
 }
 
 var actionNames = map[Action]string{ActionWait: "wait", ActionBuffer: "buffer", ActionConnect: "connect", ActionSend: "send",
-	ActionHold: "hold", ActionRespond: "respond", ActionRelay: "relay", ActionAnswer: "answer", ActionAbort: "abort"}
+	ActionHold: "hold", ActionRetry: "retry", ActionRespond: "respond", ActionRelay: "relay", ActionAnswer: "answer", ActionAbort: "abort"}
 
 // play feeds events, written as words, and returns the actions with the status and reason of answers.
 func play(f *Flow, words string) string {
@@ -100,9 +101,14 @@ func play(f *Flow, words string) string {
 		case "died-streamed":
 			f.Sent, f.Reused, f.Kept = true, true, false
 			a = f.Step(EventBackendFailed)
-		case "200", "101":
-			f.Response.Status = map[string]int{"200": 200, "101": 101}[word]
+		case "200", "101", "500", "503":
+			f.Response.Status, _ = strconv.Atoi(word)
 			a = f.Step(EventBackendHead)
+		case "again":
+			a = f.Step(EventRetry)
+		case "full":
+			f.Full = true
+			a = f.Step(EventConnectFailed)
 		case "timeout":
 			a = f.Step(EventTimeout)
 		case "expired":
@@ -153,12 +159,24 @@ func TestStep(t *testing.T) {
 		{name: "every weight 0", change: func(r *Route) { r.Total = 0 }, events: "head", expect: "answer(503 no_backend)"},
 		{name: "no backendRefs", change: func(r *Route) { r.Backends = nil }, events: "head", expect: "answer(500 no_backend)"},
 		{name: "invalid backend", change: func(r *Route) { r.Backends[0].Cluster = nil }, events: "head", expect: "answer(500 backend_invalid)"},
-		{name: "connect elsewhere", events: "head noconn connected 200", expect: "connect connect send respond"},
-		{name: "connect nowhere", events: "head noconn noconn noconn", expect: "connect connect connect answer(502 backend_connect_failed)"},
-		{name: "connect late", events: "head noconn noconn noconn-late", expect: "connect connect connect answer(504 backend_connect_timeout)"},
+		{name: "connect elsewhere", events: "head noconn again connected 200", expect: "connect retry connect send respond"},
+		{name: "connect nowhere", events: "head noconn again noconn again noconn", expect: "connect retry connect retry connect answer(502 backend_connect_failed)"},
+		{name: "connect late", events: "head noconn again noconn again noconn-late", expect: "connect retry connect retry connect answer(504 backend_connect_timeout)"},
 		{name: "forbidden address", events: "head forbidden", expect: "connect answer(502 backend_address_forbidden)"},
-		{name: "GET replayed once", events: "head connected died-reused connected died-reused", expect: "connect send connect send answer(502 backend_failed)"},
-		{name: "GET on a fresh connection not replayed", events: "head connected died-fresh", expect: "connect send answer(502 backend_failed)"},
+		{name: "circuit open", events: "head full", expect: "connect answer(503 circuit_open)"},
+		{name: "GET replayed once, then by the rule", events: "head connected died-reused connected died-reused again connected 200",
+			expect: "connect send connect send retry connect send respond"},
+		{name: "GET tried three times by default", events: "head connected died-fresh again connected died-fresh again connected died-fresh",
+			expect: "connect send retry connect send retry connect send answer(502 backend_failed)"},
+		{name: "no retry by the route", change: rule(ir.Retry{}), events: "head connected died-fresh", expect: "connect send answer(502 backend_failed)"},
+		{name: "a status that the rule names", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}), events: "head connected 503 again connected 503",
+			expect: "connect send retry connect send respond"},
+		{name: "a status that it does not", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}), events: "head connected 500", expect: "connect send respond"},
+		{name: "a POST is not tried again on a status", method: "POST", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}),
+			events: "head connected 503", expect: "connect send respond"},
+		{name: "a POST that no connection was found for is", method: "POST", events: "head noconn again connected 200", expect: "connect retry connect send respond"},
+		{name: "a slow backend", change: rule(ir.Retry{Attempts: 1, Conditions: []string{ir.FirstByte}}), events: "head connected timeout again connected timeout",
+			expect: "connect send retry connect send answer(504 backend_timeout)"},
 		{name: "POST not replayed", method: "POST", events: "head connected died-reused", expect: "connect send answer(502 backend_failed)"},
 		{name: "POST of which nothing was sent", method: "POST", events: "head connected died-unsent connected 200", expect: "connect send connect send respond"},
 		{name: "streamed body not replayed", method: "PUT", events: "head connected died-streamed", expect: "connect send answer(502 backend_failed)"},
@@ -193,6 +211,9 @@ func TestStep(t *testing.T) {
 		})
 	}
 }
+
+// rule gives the route a rule for further tries.
+func rule(r ir.Retry) func(*Route) { return func(p *Route) { p.Config.Retry = &r } }
 
 func or(a, b string) string {
 	if a == "" {
@@ -238,7 +259,11 @@ func simulate(t *testing.T, seed uint64) {
 		}
 		return h
 	}
-	w := newWorld(t, rnd.IntN(4), []Step{{Config: &ir.Step{}, Handler: random()}, {Config: &ir.Step{}, Handler: random()}}, nil)
+	w := newWorld(t, rnd.IntN(4), []Step{{Config: &ir.Step{}, Handler: random()}, {Config: &ir.Step{}, Handler: random()}}, func(r *Route) {
+		if rnd.IntN(2) == 0 {
+			r.Config.Retry = &ir.Retry{Attempts: rnd.IntN(4), Codes: []int{503}, Conditions: []string{ir.ConnectFailure, ir.Reset, ir.FirstByte}}
+		}
+	})
 	var f Flow
 	method := []string{"GET", "POST", "PUT"}[rnd.IntN(3)]
 	w.begin(&f, method, "/app")
@@ -271,10 +296,13 @@ func simulate(t *testing.T, seed uint64) {
 		case ActionSend:
 			f.Sent, f.Reused, f.Kept = rnd.IntN(2) == 0, rnd.IntN(2) == 0, rnd.IntN(2) == 0
 			sentBefore = sentBefore || f.Sent
-			f.Response.Status, f.Response.ContentLength = []int{200, 404, 101}[rnd.IntN(3)], []int64{0, 3, 9, exchange.Unknown}[rnd.IntN(4)]
+			f.Response.Status, f.Response.ContentLength = []int{200, 404, 101, 503}[rnd.IntN(4)], []int64{0, 3, 9, exchange.Unknown}[rnd.IntN(4)]
 			a = f.Step([]Event{EventBackendHead, EventBackendHead, EventBackendFailed, EventTimeout, EventExpired, EventClientGone}[rnd.IntN(6)])
 		case ActionHold:
+			f.Kept = false
 			a = f.Step([]Event{EventBackendBody, EventBackendTooLarge, EventBackendFailed}[rnd.IntN(3)])
+		case ActionRetry:
+			a = f.Step([]Event{EventRetry, EventRetry, EventExpired, EventClientGone}[rnd.IntN(4)])
 		default:
 			end = true
 		}

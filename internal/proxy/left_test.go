@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
@@ -16,9 +17,9 @@ func TestEndpointLeft(t *testing.T) {
 		method, died string
 		sent, again  bool
 	}{{"GET", "died-fresh", true, true}, {"GET", "died-reused", true, true}, {"POST", "died-fresh", true, false}, {"PUT", "died-streamed", true, false}} {
-		c := upstream.NewSet(nil).Acquire("c")
+		c := upstream.NewSet(nil, "").Acquire("c")
 		c.SetEndpoints([]upstream.Resolved{at(1)})
-		f := &Flow{backend: &Backend{Cluster: c}}
+		f := &Flow{backend: &Backend{Cluster: c}, To: c, Matched: &Route{Config: &ir.Route{}}}
 		f.Request.Method = []byte(x.method)
 		f.Endpoint = c.Endpoints()[0]
 		c.SetEndpoints([]upstream.Resolved{at(2)})

@@ -20,6 +20,8 @@ type Snapshot struct {
 	Table   *route.Table[*Route]
 	// Listeners by key.
 	Listeners map[string]*Listener
+	// Clusters that the snapshot holds, by key.
+	Clusters map[string]*upstream.Cluster
 	// Sockets are the settings that differ from the defaults.
 	Sockets map[SocketKey]*Settings
 	Release func() // gives back what the snapshot holds; called once, after its last exchange

@@ -14,7 +14,20 @@ type Endpoint struct {
 	Text    string // Addr as text, for dialling and the log
 	cluster *Cluster
 	active  atomic.Int64 // exchanges that use it now
-	left    atomic.Bool  // no longer among the cluster's endpoints
+	total   atomic.Uint64
+	left    atomic.Bool // no longer among the cluster's endpoints
+
+	// Health. What is not atomic is under the cluster's mu.
+	failures  atomic.Int32 // in a row
+	until     atomic.Int64 // it is ejected until then, Unix nanoseconds; 0: it is not
+	unhealthy atomic.Bool  // by active checks
+	out       atomic.Bool  // one of the two, as the list in use has it
+	joined    atomic.Int64 // when it joined others, Unix nanoseconds; 0: it is warm
+	ready     bool
+	ejections int
+	back      time.Time // when its last ejection ends or ended
+	checkedOK bool
+	checks    int // with that outcome, in a row
 
 	mu   sync.Mutex
 	idle []*Conn // newest last
@@ -37,15 +50,27 @@ type Conn struct {
 
 	settings *Settings
 	expires  time.Time
+	closed   atomic.Bool
 }
 
-// NewConn wraps a connection that was dialled for e under s.
+// NewConn wraps a connection that was dialled for e under s, and counted by the cluster's Reserve.
 func NewConn(e *Endpoint, s *Settings, tcp *net.TCPConn, carrier net.Conn) *Conn {
 	return &Conn{Net: carrier, TCP: tcp, Endpoint: e, settings: s}
 }
 
+// Close closes the connection and uncounts it. It may be called more than once, and while another goroutine uses Net.
+func (c *Conn) Close() {
+	if c.closed.CompareAndSwap(false, true) {
+		c.Endpoint.cluster.Unreserve()
+		_ = c.Net.Close()
+	}
+}
+
 // Begin counts an exchange on the endpoint, End uncounts it.
-func (e *Endpoint) Begin() { e.active.Add(1) }
+func (e *Endpoint) Begin() {
+	e.active.Add(1)
+	e.total.Add(1)
+}
 
 // End uncounts an exchange.
 func (e *Endpoint) End() { e.active.Add(-1) }
@@ -68,7 +93,7 @@ func (e *Endpoint) Take(now time.Time) *Conn {
 			c.Reused = true
 			return c
 		}
-		_ = c.Net.Close()
+		c.Close()
 	}
 	e.mu.Unlock()
 	return nil
@@ -81,14 +106,14 @@ func (e *Endpoint) Put(c *Conn, now time.Time) {
 		keep = c.KeepAlive - time.Second
 	}
 	if keep <= 0 || e.left.Load() {
-		_ = c.Net.Close()
+		c.Close()
 		return
 	}
 	c.expires = now.Add(keep)
 	e.mu.Lock()
 	if len(e.idle) >= maxIdle {
 		e.mu.Unlock()
-		_ = c.Net.Close()
+		c.Close()
 		return
 	}
 	e.idle = append(e.idle, c)
@@ -104,7 +129,7 @@ func (e *Endpoint) closeIdle() {
 	e.idle = nil
 	e.mu.Unlock()
 	for _, c := range idle {
-		_ = c.Net.Close()
+		c.Close()
 	}
 }
 
@@ -124,7 +149,7 @@ func (e *Endpoint) sweep(now time.Time) {
 	e.idle = keep
 	e.mu.Unlock()
 	for _, c := range dead {
-		_ = c.Net.Close()
+		c.Close()
 	}
 }
 

@@ -144,7 +144,7 @@ func isName(e ir.Endpoint) bool {
 func resolve(es []ir.Endpoint, names map[string][]netip.Addr) []Resolved {
 	out := make([]Resolved, 0, len(es))
 	for _, e := range es {
-		r := Resolved{Zone: e.Zone, Ready: e.Ready, Serving: e.Serving, Weight: e.Weight}
+		r := Resolved{Zone: e.Zone, ForZones: e.ForZones, Ready: e.Ready, Serving: e.Serving, Weight: e.Weight}
 		if a, err := netip.ParseAddr(e.Host); err == nil {
 			r.Addr = netip.AddrPortFrom(a.Unmap(), e.Port)
 			out = append(out, r)

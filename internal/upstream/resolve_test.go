@@ -53,7 +53,7 @@ func TestResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{}
 		z.set("a.example", "192.0.2.2", "192.0.2.1")
-		set := NewSet(nil)
+		set := NewSet(nil, "")
 		c := set.Acquire("c")
 		r := NewResolver(set, z.lookup, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,7 +108,7 @@ func TestResolver(t *testing.T) {
 // TestResolverSlowName: Apply waits two seconds for a name and no longer.
 func TestResolverSlowName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := NewSet(nil)
+		set := NewSet(nil, "")
 		c := set.Acquire("c")
 		r := NewResolver(set, func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 			<-ctx.Done()
@@ -116,7 +116,7 @@ func TestResolverSlowName(t *testing.T) {
 		}, slog.New(slog.DiscardHandler))
 		start := time.Now()
 		r.Apply(t.Context(), c, named1("slow.example"))
-		if took := time.Since(start); took != 2*time.Second || c.Pick(nil) != nil {
+		if took := time.Since(start); took != 2*time.Second || c.Pick(Choice{}) != nil {
 			t.Errorf("Apply took %v, want 2s and no endpoint", took)
 		}
 	})

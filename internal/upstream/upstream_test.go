@@ -57,7 +57,7 @@ func texts(es []*Endpoint) []string {
 }
 
 func TestSetEndpointsKeepsWhatStays(t *testing.T) {
-	s := NewSet(nil)
+	s := NewSet(nil, "")
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	stays, leaves := c.Endpoints()[0], c.Endpoints()[1]
@@ -91,7 +91,7 @@ func TestSetEndpointsKeepsWhatStays(t *testing.T) {
 }
 
 func TestReadyElseServing(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	for _, x := range []struct {
 		name string
 		rs   []Resolved
@@ -108,14 +108,14 @@ func TestReadyElseServing(t *testing.T) {
 		if d := cmp.Diff(x.want, texts(c.Endpoints())); d != "" {
 			t.Errorf("%s:\n%s", x.name, d)
 		}
-		if e := c.Pick(nil); (e != nil) != (x.want != nil) {
+		if e := c.Pick(Choice{}); (e != nil) != (x.want != nil) {
 			t.Errorf("%s: Pick = %v", x.name, e)
 		}
 	}
 }
 
 func TestRoundRobinIsEven(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	c.SetEndpoints(ready(1, 2, 3))
 	got := map[string]int{}
 	var mu sync.Mutex
@@ -123,7 +123,7 @@ func TestRoundRobinIsEven(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			for range 1000 {
-				e := c.Pick(nil)
+				e := c.Pick(Choice{})
 				mu.Lock()
 				got[e.Text]++
 				mu.Unlock()
@@ -137,13 +137,13 @@ func TestRoundRobinIsEven(t *testing.T) {
 }
 
 func TestWeights(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	rs := ready(1, 2, 3)
 	rs[0].Weight, rs[1].Weight = 3, 1 // the third has none, which is 1
 	c.SetEndpoints(rs)
 	got := map[string]int{}
 	for range 500 {
-		got[c.Pick(nil).Text]++
+		got[c.Pick(Choice{}).Text]++
 	}
 	if d := cmp.Diff(map[string]int{"192.0.2.1:80": 300, "192.0.2.2:80": 100, "192.0.2.3:80": 100}, got); d != "" {
 		t.Error(d)
@@ -153,20 +153,20 @@ func TestWeights(t *testing.T) {
 func TestPickAvoids(t *testing.T) {
 	for _, balancer := range []string{ir.RoundRobin, ir.LeastRequest} {
 		for _, weight := range []uint32{1, 50} {
-			c := NewSet(nil).Acquire("c")
-			c.Configure(NewSettings(&ir.Cluster{Balancer: balancer}, nil, ""))
+			c := NewSet(nil, "").Acquire("c")
+			c.Configure(NewSettings(&ir.Cluster{Traffic: &ir.Traffic{Balancer: &ir.Balancer{Algorithm: balancer}}}, nil, ""))
 			rs := ready(1, 2)
 			rs[0].Weight = weight
 			c.SetEndpoints(rs)
 			avoid := c.Endpoints()[0]
 			for range 200 {
-				if e := c.Pick(avoid); e == avoid {
+				if e := c.Pick(Choice{Avoid: avoid}); e == avoid {
 					t.Errorf("%s, weight %d: Pick returned the endpoint to avoid while there is another", balancer, weight)
 					break
 				}
 			}
 			c.SetEndpoints(ready(1))
-			if c.Pick(avoid) != avoid {
+			if c.Pick(Choice{Avoid: avoid}) != avoid {
 				t.Errorf("%s: Pick(the only one) returned another", balancer)
 			}
 		}
@@ -174,20 +174,20 @@ func TestPickAvoids(t *testing.T) {
 }
 
 func TestLeastRequestPrefersTheLessBusy(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
-	c.Configure(NewSettings(&ir.Cluster{Balancer: ir.LeastRequest}, nil, ""))
+	c := NewSet(nil, "").Acquire("c")
+	c.Configure(NewSettings(&ir.Cluster{Traffic: &ir.Traffic{Balancer: &ir.Balancer{Algorithm: ir.LeastRequest}}}, nil, ""))
 	c.SetEndpoints(ready(1, 2))
 	busy := c.Endpoints()[0]
 	busy.Begin()
 	for range 200 { // of two, both choices are always looked at
-		if c.Pick(nil) == busy {
+		if c.Pick(Choice{}) == busy {
 			t.Fatal("the busier of two was picked")
 		}
 	}
 	busy.End()
 	c.SetEndpoints(ready(1, 2, 3, 4))
 	for range 4000 { // nothing ends: the counts must stay close to each other
-		c.Pick(nil).Begin()
+		c.Pick(Choice{}).Begin()
 	}
 	for _, e := range c.Endpoints() {
 		if n := e.Active(); n < 950 || n > 1050 {
@@ -197,7 +197,7 @@ func TestLeastRequestPrefersTheLessBusy(t *testing.T) {
 }
 
 func TestTakeNewestAndExpiry(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	start := time.Unix(1000, 0)
@@ -217,7 +217,7 @@ func TestTakeNewestAndExpiry(t *testing.T) {
 }
 
 func TestKeepAliveLessASecond(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	now := time.Unix(1000, 0)
@@ -243,7 +243,7 @@ func TestKeepAliveLessASecond(t *testing.T) {
 }
 
 func TestPoolIsBounded(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	var last *kept
@@ -258,7 +258,7 @@ func TestPoolIsBounded(t *testing.T) {
 }
 
 func TestConfigureClosesWhenTLSChanges(t *testing.T) {
-	c := NewSet(nil).Acquire("c")
+	c := NewSet(nil, "").Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	now := time.Unix(1000, 0)
@@ -280,7 +280,7 @@ func TestConfigureClosesWhenTLSChanges(t *testing.T) {
 }
 
 func TestReleaseCloses(t *testing.T) {
-	s := NewSet(nil)
+	s := NewSet(nil, "")
 	c := s.Acquire("c")
 	if s.Acquire("c") != c {
 		t.Fatal("Acquire made a second cluster for one key")
@@ -298,7 +298,7 @@ func TestReleaseCloses(t *testing.T) {
 }
 
 func TestSetCloseIdle(t *testing.T) {
-	s := NewSet(nil)
+	s := NewSet(nil, "")
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	var ks []*kept
@@ -317,7 +317,7 @@ func TestSetCloseIdle(t *testing.T) {
 
 // TestConcurrency is for the race detector; besides, no connection may be lost: each ends closed or in a pool.
 func TestConcurrency(t *testing.T) {
-	s := NewSet(nil)
+	s := NewSet(nil, "")
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	var mu sync.Mutex
@@ -327,7 +327,7 @@ func TestConcurrency(t *testing.T) {
 	for range 4 {
 		users.Go(func() {
 			for range 2000 {
-				e := c.Pick(nil)
+				e := c.Pick(Choice{})
 				e.Begin()
 				n := e.Take(time.Now())
 				if n == nil {

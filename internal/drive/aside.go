@@ -1,0 +1,280 @@
+package drive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
+)
+
+const (
+	maxMirrors  = 512 // that are on their way at once; more are dropped
+	mirrorLimit = 15 * time.Second
+)
+
+// mirrorJob is a request on its way to mirrors: they get a copy of what the backend gets (Gateway API, RequestMirror), and what they
+// answer is thrown away.
+type mirrorJob struct {
+	d       *Driver
+	to      []*upstream.Cluster
+	method  string
+	request []byte
+	framing http1.Framing
+}
+
+// mirror sends copies of the request, whose head and body (if it is at hand) were just written, or has the pump do so once the body is there.
+func (w *work) mirror(head, body []byte, flows bool) {
+	j := &mirrorJob{d: w.d, to: w.MirrorClusters(), method: string(w.Request.Method), request: slices.Concat(head, body)}
+	if len(j.to) == 0 || w.upgrading() {
+		return
+	}
+	if flows {
+		j.framing, _ = w.requestFraming()
+		w.job = j
+		return
+	}
+	j.launch()
+}
+
+// send completes the request with the body that has passed, unless that was more than is kept.
+func (j *mirrorJob) send(k *kept) {
+	if k.lost {
+		j.d.stats.MirrorsDropped.Add(int64(len(j.to)))
+		return
+	}
+	if j.framing == http1.Chunked {
+		if len(k.data) > 0 {
+			j.request = http1.AppendChunkHead(j.request, len(k.data))
+			j.request = append(append(j.request, k.data...), '\r', '\n')
+		}
+		j.request = http1.AppendTrailer(j.request, &exchange.Header{})
+	} else {
+		j.request = append(j.request, k.data...)
+	}
+	j.launch()
+}
+
+func (j *mirrorJob) launch() {
+	s := &j.d.stats
+	for _, c := range j.to {
+		if j.d.mirrors.Add(1) > maxMirrors {
+			j.d.mirrors.Add(-1)
+			s.MirrorsDropped.Add(1)
+			continue
+		}
+		go func() {
+			defer j.d.mirrors.Add(-1)
+			e := c.Pick(upstream.Choice{Now: time.Now()})
+			if e == nil || c.Settings().Problem != "" {
+				s.MirrorsFailed.Add(1)
+				return
+			}
+			if _, err := j.d.ask(c, e, j.method, j.request, mirrorLimit); err != nil {
+				j.d.Log.Debug("mirror failed", "cluster", c.Key, "endpoint", e.Text, "err", err)
+				s.MirrorsFailed.Add(1)
+				return
+			}
+			s.MirrorsSent.Add(1)
+		}()
+	}
+}
+
+// ask sends a request of the edge's own to an endpoint and reads the whole response, whose body it throws away. It takes a
+// kept connection, and a new one if that has died, and keeps it afterwards.
+func (d *Driver) ask(c *upstream.Cluster, e *upstream.Endpoint, method string, request []byte, limit time.Duration) (status int, err error) {
+	until := time.Now().Add(limit)
+	e.Begin()
+	defer e.End()
+	conn := e.Take(time.Now())
+	for conn != nil && !conn.IO.(*wire).usable() {
+		conn.Close()
+		conn = e.Take(time.Now())
+	}
+	if conn == nil {
+		if conn, err = d.dial(c, e, min(limit, c.Settings().Connect), until); err != nil {
+			return 0, err
+		}
+	}
+	a := &answerReader{conn: conn, buf: d.Take(), method: []byte(method)}
+	defer func() { d.Give(a.buf[:cap(a.buf)]) }()
+	_ = conn.Net.SetDeadline(until) // fails only on a closed connection, which the write will tell
+	if _, err := conn.Net.Write(request); err != nil {
+		conn.Close()
+		return 0, err
+	}
+	keep, err := a.read()
+	if err != nil || !keep {
+		conn.Close()
+		return a.head.Status, err
+	}
+	_ = conn.Net.SetDeadline(time.Time{})
+	conn.Deadline, conn.WriteDeadline = time.Time{}, time.Time{}
+	e.Put(conn, time.Now())
+	return a.head.Status, nil
+}
+
+// answerReader reads one response and throws its body away.
+type answerReader struct {
+	conn   *upstream.Conn
+	buf    []byte
+	r, w   int
+	method []byte
+	head   exchange.Response
+	parser http1.Parser
+}
+
+func (a *answerReader) read() (keep bool, err error) {
+	h, err := a.readHead()
+	if err != nil {
+		return false, err
+	}
+	if h.KeepAlive > 0 {
+		a.conn.KeepAlive = time.Duration(h.KeepAlive) * time.Second
+	}
+	switch h.Framing {
+	case http1.None:
+	case http1.UntilClose:
+		_, err := io.Copy(io.Discard, a.conn.Net)
+		return false, err
+	case http1.Length:
+		n := a.head.ContentLength - int64(a.w-a.r)
+		if n < 0 {
+			return false, nil
+		}
+		a.r = a.w
+		if _, err := io.CopyN(io.Discard, a.conn.Net, n); err != nil {
+			return false, err
+		}
+	default:
+		if err := a.skipChunks(); err != nil {
+			return false, err
+		}
+	}
+	return !h.Close && a.r == a.w, nil
+}
+
+func (a *answerReader) readHead() (http1.Head, error) {
+	for range maxInterims {
+		a.head.Header.Reset()
+		a.parser.Reset()
+		for {
+			n, h, fault := a.parser.ParseResponse(a.buf[a.r:a.w], a.method, &a.head)
+			if fault != nil {
+				return h, fault
+			}
+			if n > 0 {
+				a.r += n
+				if a.head.Status >= 200 {
+					return h, nil
+				}
+				break
+			}
+			if err := a.fill(); err != nil {
+				return h, err
+			}
+		}
+	}
+	return http1.Head{}, errInterims
+}
+
+func (a *answerReader) skipChunks() error {
+	var chunks http1.Chunks
+	chunks.Response = true
+	var trailer exchange.Header
+	for {
+		_, n, done, fault := chunks.Next(a.buf[a.r:a.w], &trailer)
+		if fault != nil {
+			return fault
+		}
+		a.r += n
+		if done {
+			return nil
+		}
+		if n > 0 {
+			continue
+		}
+		if err := a.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads more, in front of what is there if the buffer is full.
+func (a *answerReader) fill() error {
+	if a.r > 0 {
+		a.w = copy(a.buf, a.buf[a.r:a.w])
+		a.r = 0
+		a.parser.Reset()
+	}
+	if a.w == len(a.buf) {
+		return errHeadTooLong
+	}
+	n, err := a.conn.Net.Read(a.buf[a.w:])
+	a.w += n
+	if n > 0 {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Check asks every endpoint of a cluster for its health at the interval of its settings until ctx ends, or its settings ask for
+// none. Endpoints are asked at the same time; one that does not answer in its time has failed.
+func (d *Driver) Check(ctx context.Context, c *upstream.Cluster) {
+	for {
+		a := c.Settings().Active
+		if a == nil {
+			return
+		}
+		d.checkAll(c, a)
+		t := time.NewTimer(time.Duration(a.Interval))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (d *Driver) checkAll(c *upstream.Cluster, a *ir.Active) {
+	var wg sync.WaitGroup
+	room := make(chan struct{}, 64)
+	for _, e := range c.All() {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			err := d.check(c, e, a)
+			if e.Checked(err == nil, time.Now()) {
+				d.Log.Info("endpoint's health changed", "cluster", c.Key, "endpoint", e.Text, "healthy", err == nil, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *ir.Active) error {
+	host := a.Host
+	if host == "" {
+		host = e.Text
+	}
+	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: gatehouse-health\r\n\r\n", a.Path, host)
+	status, err := d.ask(c, e, "GET", request, time.Duration(a.Timeout))
+	switch {
+	case err != nil:
+		return err
+	case len(a.Statuses) == 0 && status >= 200 && status < 400, slices.Contains(a.Statuses, status):
+		return nil
+	}
+	return fmt.Errorf("status %d", status)
+}

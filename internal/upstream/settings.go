@@ -1,0 +1,81 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"slices"
+	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/ir"
+)
+
+// Settings are what a cluster's configuration says, defaults filled in. They are swapped whole; the endpoints stay.
+type Settings struct {
+	Config    *ir.Cluster
+	TLS       *tls.Config // nil: cleartext
+	Problem   string      // why the cluster cannot be used ("CA bundle ... is missing"): its requests are answered 503
+	Connect   time.Duration
+	FirstByte time.Duration // 0: none
+	Total     time.Duration // of an exchange whose route says nothing of it, 0: none
+	Retry     *ir.Retry
+	Affinity  *ir.Affinity // nil: none
+	Hash      *ir.Hash     // nil: another balancer
+	Active    *ir.Active   // nil: no checks
+
+	least     bool
+	slowStart time.Duration
+	budget    ir.Budget
+	breaker   ir.Breaker
+	passive   ir.Passive
+}
+
+// The defaults of a cluster that no policy speaks of. A failed request is tried on other endpoints twice, if that is safe. An
+// endpoint that fails to connect again and again (a node that is gone, until the cluster notices) is left out for a
+// while, so that not every request waits for it in vain; statuses count only where a policy says so.
+var (
+	defaultRetry   = ir.Retry{Attempts: 2, Conditions: []string{ir.ConnectFailure, ir.Reset}, Backoff: ir.Duration(25 * time.Millisecond)}
+	defaultBudget  = ir.Budget{Percent: 20, Interval: ir.Duration(10 * time.Second), MinCount: 10, MinInterval: ir.Duration(time.Second)}
+	defaultPassive = ir.Passive{Failures: 5, EjectFor: ir.Duration(10 * time.Second), MaxOut: 50}
+)
+
+// NewSettings takes the defaults for what c leaves open. c may be nil.
+func NewSettings(c *ir.Cluster, t *tls.Config, problem string) *Settings {
+	s := &Settings{Config: c, TLS: t, Problem: problem, Connect: DefaultConnect, FirstByte: DefaultFirstByte,
+		Retry: &defaultRetry, budget: defaultBudget, passive: defaultPassive}
+	if c == nil || c.Traffic == nil {
+		return s
+	}
+	t0 := c.Traffic
+	for _, x := range []struct {
+		to   *time.Duration
+		from *ir.Duration
+	}{{&s.Connect, t0.Connect}, {&s.FirstByte, t0.First}, {&s.Total, t0.Total}} {
+		if x.from != nil {
+			*x.to = time.Duration(*x.from)
+		}
+	}
+	s.Affinity, s.Active = t0.Affinity, t0.Active
+	if t0.Retry != nil {
+		s.Retry = t0.Retry
+	}
+	if b := t0.Balancer; b != nil {
+		s.least, s.slowStart = b.Algorithm == ir.LeastRequest, time.Duration(b.SlowStart)
+		if b.Algorithm == ir.ConsistentHash {
+			s.Hash = b.Hash
+		}
+	}
+	if t0.Budget != nil {
+		s.budget = *t0.Budget
+	}
+	if t0.Breaker != nil {
+		s.breaker = *t0.Breaker
+	}
+	if t0.Passive != nil {
+		s.passive = *t0.Passive
+	}
+	return s
+}
+
+// counts reports whether a response's status is a failure of its endpoint.
+func (s *Settings) counts(status int) bool {
+	return status >= 500 && slices.Contains(s.passive.Codes, status)
+}
