@@ -15,6 +15,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	gv := schema.GroupVersion{Group: Group, Version: Version}
 	s.AddKnownTypes(gv,
 		&Backend{}, &BackendList{},
+		&BackendTrafficPolicy{}, &BackendTrafficPolicyList{},
 		&ClientTrafficPolicy{}, &ClientTrafficPolicyList{},
 		&GatewayParameters{}, &GatewayParametersList{},
 		&ProtectionPolicy{}, &ProtectionPolicyList{},
@@ -32,6 +33,17 @@ type BackendList struct {
 
 	// Items of the list.
 	Items []Backend `json:"items"`
+}
+
+// BackendTrafficPolicyList is a list of BackendTrafficPolicies, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type BackendTrafficPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []BackendTrafficPolicy `json:"items"`
 }
 
 // ClientTrafficPolicyList is a list of ClientTrafficPolicies, as the API server answers it.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
-	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
@@ -237,7 +236,7 @@ func (d *Driver) Check(ctx context.Context, c *upstream.Cluster) {
 			return
 		}
 		d.checkAll(c, a)
-		t := time.NewTimer(time.Duration(a.Interval))
+		t := time.NewTimer(a.Interval)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -247,7 +246,7 @@ func (d *Driver) Check(ctx context.Context, c *upstream.Cluster) {
 	}
 }
 
-func (d *Driver) checkAll(c *upstream.Cluster, a *ir.Active) {
+func (d *Driver) checkAll(c *upstream.Cluster, a *upstream.Checks) {
 	var wg sync.WaitGroup
 	room := make(chan struct{}, 64)
 	for _, e := range c.All() {
@@ -263,18 +262,10 @@ func (d *Driver) checkAll(c *upstream.Cluster, a *ir.Active) {
 	wg.Wait()
 }
 
-func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *ir.Active) error {
-	host := a.Host
-	if host == "" {
-		host = e.Text
+func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *upstream.Checks) error {
+	status, err := d.ask(c, e, "GET", a.Request(e), a.Timeout)
+	if err == nil && !a.Passes(status) {
+		err = fmt.Errorf("status %d", status)
 	}
-	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: gatehouse-health\r\n\r\n", a.Path, host)
-	status, err := d.ask(c, e, "GET", request, time.Duration(a.Timeout))
-	switch {
-	case err != nil:
-		return err
-	case len(a.Statuses) == 0 && status >= 200 && status < 400, slices.Contains(a.Statuses, status):
-		return nil
-	}
-	return fmt.Errorf("status %d", status)
+	return err
 }

@@ -58,6 +58,7 @@ type Edge struct {
 	stores    map[string]*cert.Store
 	certFault []diag.Fault
 	backends  map[string]backendTLS
+	checks    map[string]checker
 	filled    map[string]bool // clusters whose endpoints were set
 	faults    []diag.Fault    // of compiling
 	refused   map[string]listener.State
@@ -72,6 +73,9 @@ type backendTLS struct {
 	settings *upstream.Settings
 }
 
+// checker is the goroutine that asks the endpoints of a cluster for their health.
+type checker struct{ stop context.CancelFunc }
+
 // Times of DESIGN.md, "Default limits".
 const (
 	headerTime = 10 * time.Second
@@ -83,7 +87,7 @@ const (
 
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
-	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, rebound: make(chan struct{}, 1)}
+	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
 	e.clusters = upstream.NewSet(o.Allow, o.Zone)
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
@@ -142,7 +146,7 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 		e.certificates(st)
 	}
 	if secrets || clusters {
-		e.configure(st)
+		e.configure(ctx, st)
 	}
 	if clusters || st.EndpointsVersion != old.EndpointsVersion {
 		e.endpoints(ctx, st, old.Endpoints)
@@ -189,7 +193,7 @@ func (e *Edge) certificates(st feed.State) {
 
 // configure gives every cluster its settings. They are made anew only when something they are made of has changed, because
 // TLS settings hold the sessions to resume.
-func (e *Edge) configure(st feed.State) {
+func (e *Edge) configure(ctx context.Context, st feed.State) {
 	live := make(map[string]bool, len(st.Config.Clusters))
 	for _, c := range st.Config.Clusters {
 		live[c.Key] = true
@@ -206,9 +210,30 @@ func (e *Edge) configure(st feed.State) {
 		e.backends[c.Key] = b
 		k := e.clusters.Acquire(c.Key)
 		k.Configure(b.settings)
+		e.check(ctx, k)
 		e.clusters.Release(k)
 	}
+	maps.DeleteFunc(e.checks, func(k string, c checker) bool {
+		if !live[k] {
+			c.stop()
+		}
+		return !live[k]
+	})
 	maps.DeleteFunc(e.backends, func(k string, _ backendTLS) bool { return !live[k] })
+}
+
+// check has the endpoints of a cluster asked for their health if its settings want it. It is started anew with them, so that a
+// shorter interval counts at once.
+func (e *Edge) check(ctx context.Context, k *upstream.Cluster) {
+	if old, ok := e.checks[k.Key]; ok {
+		old.stop()
+		delete(e.checks, k.Key)
+	}
+	if k.Settings().Active != nil {
+		ctx, stop := context.WithCancel(ctx)
+		e.checks[k.Key] = checker{stop}
+		go e.driver.Check(ctx, k)
+	}
 }
 
 func (e *Edge) settings(c *ir.Cluster, secrets secret.Set) *upstream.Settings {

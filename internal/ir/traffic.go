@@ -47,12 +47,10 @@ type Hash struct {
 
 // Affinity keeps a client's requests on one endpoint (GEP-1619), by a cookie or by a header that the client sends back.
 type Affinity struct {
-	Cookie   string   `json:"cookie,omitempty"` // name; exactly one of Cookie and Header
-	Header   string   `json:"header,omitempty"` // name
-	Path     string   `json:"path,omitempty"`   // of the cookie; "" is "/"
-	MaxAge   Duration `json:"maxAge,omitempty"` // of the cookie; 0: until the browser ends
-	Absolute Duration `json:"absolute,omitempty"`
-	Idle     Duration `json:"idle,omitempty"`
+	Cookie   string   `json:"cookie,omitempty"`   // name; exactly one of Cookie and Header
+	Header   string   `json:"header,omitempty"`   // name
+	MaxAge   Duration `json:"maxAge,omitempty"`   // of the cookie; 0: until the browser ends
+	Absolute Duration `json:"absolute,omitempty"` // after which a session begins anew; 0: never
 	Source   Source   `json:"source"`
 }
 

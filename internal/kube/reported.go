@@ -38,6 +38,8 @@ func Reported(o objects.Object, controller string) *diag.Object {
 		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
 	case *v1alpha1.ClientTrafficPolicy:
 		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
+	case *v1alpha1.BackendTrafficPolicy:
+		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
 	case *v1alpha1.Backend:
 		out.Conditions = reported(o.Status.Conditions)
 	case *v1alpha1.GatewayParameters:

@@ -40,6 +40,8 @@ func (w statusWriter) status(o objects.Object, d *diag.Object) (status any, diff
 		return w.policy(o.Status, d)
 	case *v1alpha1.ClientTrafficPolicy:
 		return w.policy(o.Status, d)
+	case *v1alpha1.BackendTrafficPolicy:
+		return w.policy(o.Status, d)
 	case *v1alpha1.Backend:
 		return w.conditionsOnly(o.Status, d)
 	case *v1alpha1.GatewayParameters:

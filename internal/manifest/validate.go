@@ -50,6 +50,8 @@ func (d *decoder) validate(n *yaml.Node, o objects.Object) {
 		checkProtection(o, say)
 	case *v1alpha1.ClientTrafficPolicy:
 		checkClientTraffic(o, say)
+	case *v1alpha1.BackendTrafficPolicy:
+		checkBackendTraffic(o, say)
 	case *v1alpha1.GatewayParameters:
 		if a := o.Spec.BackendAddresses; a != nil {
 			checkNetworks(a.Allow, "spec.backendAddresses.allow", say)
@@ -228,5 +230,19 @@ func checkNetworks(networks []string, at string, say report) {
 func checkStar[T ~string](list []T, at string, say report) {
 	if len(list) > 1 && slices.Contains(list, "*") {
 		say(at, `has "*" beside other values`, `write "*" alone, or leave it out`)
+	}
+}
+
+func checkBackendTraffic(o *v1alpha1.BackendTrafficPolicy, say report) {
+	l := o.Spec.LoadBalancer
+	if l == nil {
+		return
+	}
+	const path = "spec.loadBalancer.consistentHash"
+	if (l.Algorithm == "ConsistentHash") != (l.ConsistentHash != nil) {
+		say(path, "goes with algorithm ConsistentHash, and only with it", "")
+	}
+	if h := l.ConsistentHash; h != nil && (h.Type != "ClientAddress") != (h.Name != "") {
+		say(path+".name", "goes with types Header and Cookie, and only with them", "")
 	}
 }

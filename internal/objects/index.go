@@ -55,6 +55,8 @@ func policyTargets(o Object) []string {
 		refs = p.Spec.TargetRefs
 	case *v1alpha1.ClientTrafficPolicy:
 		refs = p.Spec.TargetRefs
+	case *v1alpha1.BackendTrafficPolicy:
+		refs = p.Spec.TargetRefs
 	}
 	var out []string
 	for _, r := range refs {

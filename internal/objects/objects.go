@@ -83,6 +83,7 @@ func Kinds() []Kind {
 		own("Backend", "backends"),
 		own("ProtectionPolicy", "protectionpolicies", target),
 		own("ClientTrafficPolicy", "clienttrafficpolicies", target),
+		own("BackendTrafficPolicy", "backendtrafficpolicies", target),
 		own("GatewayParameters", "gatewayparameters"),
 	}
 }
@@ -118,6 +119,8 @@ func KindOf(o Object) string {
 		return "ProtectionPolicy"
 	case *v1alpha1.ClientTrafficPolicy:
 		return "ClientTrafficPolicy"
+	case *v1alpha1.BackendTrafficPolicy:
+		return "BackendTrafficPolicy"
 	case *v1alpha1.GatewayParameters:
 		return "GatewayParameters"
 	}
@@ -158,6 +161,8 @@ func New(kind string) Object {
 		return &v1alpha1.ProtectionPolicy{}
 	case "ClientTrafficPolicy":
 		return &v1alpha1.ClientTrafficPolicy{}
+	case "BackendTrafficPolicy":
+		return &v1alpha1.BackendTrafficPolicy{}
 	case "GatewayParameters":
 		return &v1alpha1.GatewayParameters{}
 	}

@@ -86,6 +86,7 @@ func (s *Step) Decode(raw []byte) (Spec, error) {
 // Ref is a reference from a spec to something outside it.
 type Ref struct {
 	Path      string // "secretRef"
+	Group     string
 	Kind      string // "Secret", "Service", "Backend", "ConfigMap"
 	Namespace string // empty: that of the object
 	Name      string

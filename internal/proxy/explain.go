@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type Explanation struct {
 	Target   string        `json:"target,omitempty"`    // method and target that the backend gets
 	Host     string        `json:"host,omitempty"`      // Host that the backend gets
 	Endpoint []string      `json:"endpoints,omitempty"` // those that take requests
+	Mirrors  []string      `json:"mirrors,omitempty"`   // clusters that may get a copy
 	Status   int           `json:"status,omitempty"`    // of an answer that the edge makes itself
 	Reason   string        `json:"reason,omitempty"`
 	Detail   string        `json:"detail,omitempty"`
@@ -129,6 +131,7 @@ func (x *Explanation) conclude(f *Flow, act Action) {
 		target += "?" + string(f.Request.Query)
 	}
 	x.Target = string(f.Request.Method) + " " + target
+	x.Mirrors = slices.Clone(f.Mirrors)
 	x.Host = string(f.Request.Authority)
 }
 
@@ -212,6 +215,9 @@ func (x *Explanation) Print(w io.Writer) {
 	}
 	line("endpoints: %s", strings.Join(x.Endpoint, ", "))
 	line("forward: %s, Host %s", x.Target, x.Host)
+	for _, m := range x.Mirrors {
+		line("mirror: %s", ir.ClusterText(m))
+	}
 	x.printPhases(line, func(p string) bool { return p == last })
 }
 

@@ -92,6 +92,7 @@ func (p *pass) cluster() {
 			}
 		}
 	}
+	c.Traffic = p.clusterTraffic(ref, key)
 	p.say(topic{kind: clusterSink, name: key}, c)
 }
 
@@ -314,8 +315,14 @@ func appendSlice(out []ir.Endpoint, es *discoveryv1.EndpointSlice, port uint16) 
 		if e.Zone != nil {
 			zone = *e.Zone
 		}
+		var forZones []string
+		if e.Hints != nil {
+			for _, z := range e.Hints.ForZones {
+				forZones = append(forZones, z.Name)
+			}
+		}
 		for _, a := range e.Addresses {
-			out = append(out, ir.Endpoint{Host: a, Port: port, Zone: zone, Ready: ready, Serving: serving || ready})
+			out = append(out, ir.Endpoint{Host: a, Port: port, Zone: zone, ForZones: forZones, Ready: ready, Serving: serving || ready})
 		}
 	}
 	return out

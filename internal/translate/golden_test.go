@@ -158,6 +158,8 @@ func section(t testing.TB, name string, r *translate.Result) string {
 		return faultsText(r.Report)
 	case "steps":
 		return stepsText(r.Config)
+	case "traffic":
+		return trafficText(r.Config)
 	case "listeners":
 		return listenersText(r.Config)
 	case "endpoints":
@@ -198,6 +200,42 @@ func stepsText(c *ir.Config) string {
 			write("  ", r.Steps)
 			for _, bk := range r.Backends {
 				write("  to "+ir.ClusterText(bk.Cluster)+" ", bk.Steps)
+			}
+		}
+	}
+	return b.String()
+}
+
+// trafficText shows what decides about tries, times and endpoints: of each route, then of each cluster.
+func trafficText(c *ir.Config) string {
+	var b strings.Builder
+	part := func(name string, v any) {
+		if raw, err := json.Marshal(v); err == nil && string(raw) != "null" && string(raw) != "{}" {
+			fmt.Fprintf(&b, "  %s %s\n", name, raw)
+		}
+	}
+	for _, h := range c.Hosts {
+		for _, r := range h.Routes {
+			fmt.Fprintf(&b, "%s\n", r.Name)
+			part("timeouts", r.Timeouts)
+			part("retry", r.Retry)
+			part("affinity", r.Affinity)
+			for _, s := range r.Steps {
+				for _, k := range sortedKeys(s.Refs) {
+					fmt.Fprintf(&b, "  %s %s %s\n", s.Name, k, s.Refs[k])
+				}
+			}
+		}
+	}
+	for _, k := range c.Clusters {
+		fmt.Fprintf(&b, "%s\n", k.Key)
+		if t := k.Traffic; t != nil {
+			for _, f := range []struct {
+				name string
+				v    any
+			}{{"balancer", t.Balancer}, {"affinity", t.Affinity}, {"connect", t.Connect}, {"firstByte", t.First}, {"total", t.Total}, {"retry", t.Retry},
+				{"budget", t.Budget}, {"breaker", t.Breaker}, {"active", t.Active}, {"passive", t.Passive}} {
+				part(f.name, f.v)
 			}
 		}
 	}

@@ -67,10 +67,16 @@ func (p *pass) httpRoute() {
 
 func (r *routePass) sayClusters() {
 	for i := range r.rules {
+		if r.rules[i].dropped {
+			continue
+		}
 		for _, b := range r.rules[i].backends {
-			if b.Cluster != "" && !r.rules[i].dropped {
+			if b.Cluster != "" {
 				r.pass.say(topic{kind: clusterTopic, name: b.Cluster}, true)
 			}
+		}
+		for _, key := range r.rules[i].mirrors {
+			r.pass.say(topic{kind: clusterTopic, name: key}, true)
 		}
 	}
 }
@@ -268,7 +274,7 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 			}
 			f.Entries = append(f.Entries, entry{Rule: i, Match: m, Redirect: l.Redirect, Route: &ir.Route{
 				Name: keyOf(r.Ref, fmt.Sprint(i), fmt.Sprint(m)), Source: source, Match: rl.matches[m], Created: f.Created, Steps: shared,
-				Backends: rl.backends, NoBackend: rl.noBackend, Timeouts: rl.timeouts}})
+				Backends: rl.backends, NoBackend: rl.noBackend, Timeouts: rl.timeouts, Retry: rl.retry, Affinity: rl.affinity}})
 		}
 	}
 	for _, h := range r.hostnames(&l) {

@@ -245,8 +245,10 @@ func trimSlashes(p string) string {
 }
 
 func (i *ingressPass) route(name, path string, match ir.PathMatch, b ir.Backend) *ir.Route {
+	var x routed
+	x.lay(i.routeTraffic(i.Ref, ""), keyOf(i.Ref))
 	return &ir.Route{Name: keyOf(i.Ref, name), Source: sourceOf(i.Ref, path), Match: ir.Match{Path: match},
-		Created: i.ing.CreationTimestamp.UTC(), Backends: []ir.Backend{b}}
+		Created: i.ing.CreationTimestamp.UTC(), Backends: []ir.Backend{b}, Timeouts: x.timeouts, Retry: x.retry, Affinity: x.affinity}
 }
 
 func (i *ingressPass) add(host string, e entry) {

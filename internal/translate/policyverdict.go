@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -37,6 +38,14 @@ func (p *pass) policyVerdict() {
 			_, v.Faults = clientOf(cp)
 		}
 	}
+	var btp *v1alpha1.BackendTrafficPolicy
+	if ref.Kind == "BackendTrafficPolicy" {
+		if btp, presence = objects.Get[*v1alpha1.BackendTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			o = btp
+			v = newVerdict(ref, o)
+			_, v.Faults = trafficOf(btp)
+		}
+	}
 	if presence != objects.Present {
 		p.gone = true
 		return
@@ -50,6 +59,11 @@ func (p *pass) policyVerdict() {
 		v.notYet(cp)
 	}
 	for i, r := range targetRefs(o) {
+		if btp != nil && r.Kind != "Service" && r.Kind != "Backend" {
+			for _, f := range onlyService(btp) {
+				v.warn("spec."+f, "", "attach it to the Service or Backend", "has no effect on %s %s", r.Kind, r.Name)
+			}
+		}
 		p.policyAt(v, i, r, o.GetNamespace(), problem)
 	}
 	v.Ours = true
@@ -87,6 +101,9 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 		}
 		if c := t.Client[r.SectionName]; c != nil && v.Ref.Kind == "ClientTrafficPolicy" {
 			winner = c.Policy
+		}
+		if x := t.Traffic[r.SectionName]; x != nil && v.Ref.Kind == "BackendTrafficPolicy" {
+			winner = x.Policy
 		}
 	}
 	switch {
@@ -154,6 +171,16 @@ func (p *pass) findTarget(to diag.Ref, section string) *refusal {
 			sections = []string{httpListener, httpsListener}
 		} else {
 			names = namesIn[*networkingv1.IngressClass](p.view, "")
+		}
+	case "Service":
+		_, presence := objects.Get[*corev1.Service](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; !found {
+			names = namesIn[*corev1.Service](p.view, to.Namespace)
+		}
+	case "Backend":
+		_, presence := objects.Get[*v1alpha1.Backend](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; !found {
+			names = namesIn[*v1alpha1.Backend](p.view, to.Namespace)
 		}
 	case "Ingress":
 		_, presence := objects.Get[*networkingv1.Ingress](p.view, to.Namespace, to.Name)

@@ -40,6 +40,8 @@ func refSites() []refSite {
 		{"Gateway", "spec.listeners.tls.certificateRefs", secrets, granted},
 		{"HTTPRoute", "spec.parentRefs", []string{gw + "/Gateway"}, anyNS},
 		{"HTTPRoute", "spec.rules.backendRefs", backends, granted},
+		{"HTTPRoute", "spec.rules.filters.requestMirror.backendRef", backends, granted},
+		{"HTTPRoute", "spec.rules.backendRefs.filters.requestMirror.backendRef", backends, granted},
 		{"HTTPRoute", "spec.rules.filters.extensionRef", []string{own + "/ProtectionPolicy"}, local},
 		{"HTTPRoute", "spec.rules.backendRefs.filters.extensionRef", []string{own + "/ProtectionPolicy"}, local},
 		{"IngressClass", "spec.parameters", parameters, anyNS},
@@ -53,6 +55,7 @@ func refSites() []refSite {
 		{"Backend", "spec.tls.clientCertificateRef", secrets, granted},
 		{"ProtectionPolicy", "spec.targetRefs", targets, local},
 		{"ClientTrafficPolicy", "spec.targetRefs", targets[:2], local},
+		{"BackendTrafficPolicy", "spec.targetRefs", append(slices.Clone(targets[2:]), backends...), local},
 		{"GatewayParameters", "spec.defaultCertificateRef", secrets, granted},
 	}
 }

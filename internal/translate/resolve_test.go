@@ -21,9 +21,7 @@ func notFollowed() map[string]string {
 		"Gateway spec.tls.backend.clientCertificateRef":                      "no client certificate is shown to backends by Gateway yet",
 		"Gateway spec.tls.frontend.default.validation.caCertificateRefs":     "the listener is refused: UnsupportedValue",
 		"Gateway spec.tls.frontend.perPort.tls.validation.caCertificateRefs": "the listener is refused: UnsupportedValue",
-		"HTTPRoute spec.rules.filters.requestMirror.backendRef":              unsupported,
 		"HTTPRoute spec.rules.filters.externalAuth.backendRef":               unsupported,
-		"HTTPRoute spec.rules.backendRefs.filters.requestMirror.backendRef":  unsupported,
 		"HTTPRoute spec.rules.backendRefs.filters.externalAuth.backendRef":   unsupported,
 	}
 }
@@ -33,7 +31,8 @@ func notFollowed() map[string]string {
 func TestEveryReferenceIsKnown(t *testing.T) {
 	found := map[string]bool{}
 	for _, o := range []objects.Object{&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.HTTPRoute{}, &networkingv1.IngressClass{},
-		&networkingv1.Ingress{}, &v1alpha1.Backend{}, &v1alpha1.ProtectionPolicy{}, &v1alpha1.ClientTrafficPolicy{}, &v1alpha1.GatewayParameters{}} {
+		&networkingv1.Ingress{}, &v1alpha1.Backend{}, &v1alpha1.ProtectionPolicy{}, &v1alpha1.ClientTrafficPolicy{},
+		&v1alpha1.BackendTrafficPolicy{}, &v1alpha1.GatewayParameters{}} {
 		spec, _ := reflect.TypeOf(o).Elem().FieldByName("Spec")
 		references(spec.Type, objects.KindOf(o)+" spec", found)
 	}

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -21,8 +22,11 @@ type rule struct {
 	matches   []ir.Match
 	filters   []lowered
 	backends  []ir.Backend
+	mirrors   []string // clusters
 	noBackend string
 	timeouts  ir.Timeouts
+	retry     *ir.Retry
+	affinity  *ir.Affinity
 	dropped   bool
 }
 
@@ -67,12 +71,9 @@ func (r *routePass) lowerRule(i int, in *gatewayv1.HTTPRouteRule) {
 	}
 	r.backends(i, path, in, redirects)
 	r.timeouts(i, path, in.Timeouts)
-	if in.Retry != nil {
-		r.warn(path+".retry", "", "", "is not supported yet")
-	}
-	if in.SessionPersistence != nil {
-		r.warn(path+".sessionPersistence", "", "", "is not supported yet")
-	}
+	r.retry(i, path+".retry", in.Retry)
+	r.sessionPersistence(i, path+".sessionPersistence", in.SessionPersistence)
+	r.traffic(i)
 }
 
 // match translates one match, false if a value in it is invalid.
@@ -194,7 +195,7 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 	for i := range in {
 		f := &in[i]
 		at := fmt.Sprintf("%s.filters[%d]", path, i)
-		if seen[f.Type] && f.Type != gatewayv1.HTTPRouteFilterExtensionRef {
+		if seen[f.Type] && f.Type != gatewayv1.HTTPRouteFilterExtensionRef && f.Type != gatewayv1.HTTPRouteFilterRequestMirror {
 			r.drop(rule, at, "IncompatibleFilters", "", "%s stands twice", f.Type)
 			continue
 		}
@@ -216,19 +217,47 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 			r.drop(rule, at+"."+name+".path", unsupportedValue, "", "ReplacePrefixMatch needs matches of type PathPrefix only")
 			continue
 		}
-		l, err := lower(step, mustJSON(spec), sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", rule)), sourceOf(r.Ref, at+"."+name), filterLevel)
+		raw := mustJSON(spec)
+		l, err := lower(step, raw, sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", rule)), sourceOf(r.Ref, at+"."+name), filterLevel)
 		if err != nil {
 			for _, bad := range problems(at+"."+name, err) {
 				r.drop(rule, bad.Path, unsupportedValue, bad.Hint, "%s", bad.Msg)
 			}
 			continue
 		}
-		out = append(out, l)
+		if r.follow(rule, at+"."+name, field+"."+name, specRefs(step, raw), l.Step) {
+			out = append(out, l)
+		}
 	}
 	if seen[gatewayv1.HTTPRouteFilterRequestRedirect] && seen[gatewayv1.HTTPRouteFilterURLRewrite] {
 		r.drop(rule, path+".filters", "IncompatibleFilters", "", "RequestRedirect and URLRewrite exclude each other")
 	}
 	return out
+}
+
+// follow resolves what a filter refers to, at path, and puts the handles into its step. false: something cannot be followed; the
+// filter is left out then, and the route's references are not resolved (Gateway API: such a mirror is dropped).
+func (r *routePass) follow(rule int, path, field string, refs []policy.Ref, step *ir.Step) bool {
+	ok := true
+	for _, ref := range refs {
+		to := diag.Ref{Group: ref.Group, Kind: ref.Kind, Namespace: cmp.Or(ref.Namespace, r.r.Namespace), Name: ref.Name}
+		bad := r.resolve(r.Ref, field+"."+ref.Path, to)
+		key := ""
+		if bad == nil {
+			key, bad = r.backendCluster(to, portRef{number: ref.Port})
+		}
+		if bad != nil {
+			r.refuse(path+"."+ref.Path, bad)
+			ok = false
+			continue
+		}
+		if step.Refs == nil {
+			step.Refs = map[string]string{}
+		}
+		step.Refs[ref.Path] = key
+		r.rules[rule].mirrors = append(r.rules[rule].mirrors, key)
+	}
+	return ok
 }
 
 // filterField is the field that belongs to a filter's type, its value (nil if it is not set) and the path modifier in it.
@@ -248,6 +277,8 @@ func filterField(f *gatewayv1.HTTPRouteFilter) (name string, spec any, path *gat
 			path = f.URLRewrite.Path
 		}
 		return set("urlRewrite", f.URLRewrite, path)
+	case gatewayv1.HTTPRouteFilterRequestMirror:
+		return set("requestMirror", f.RequestMirror, nil)
 	case gatewayv1.HTTPRouteFilterCORS:
 		return set("cors", f.CORS, nil)
 	}
@@ -364,21 +395,24 @@ func (r *routePass) timeouts(rule int, path string, in *gatewayv1.HTTPRouteTimeo
 	if in == nil {
 		return
 	}
-	read := func(field string, d *gatewayv1.Duration) *ir.Duration {
-		if d == nil {
-			return nil
-		}
-		v, err := policy.ParseDuration(string(*d))
-		if err != nil {
-			r.drop(rule, path+".timeouts."+field, unsupportedValue, policy.DurationHint, "%v", err)
-			return nil
-		}
-		out := ir.Duration(v)
-		return &out
-	}
-	t := ir.Timeouts{Request: read("request", in.Request), Backend: read("backendRequest", in.BackendRequest)}
+	t := ir.Timeouts{Request: r.ruleDuration(rule, path+".timeouts.request", in.Request),
+		Backend: r.ruleDuration(rule, path+".timeouts.backendRequest", in.BackendRequest)}
 	if t.Request != nil && t.Backend != nil && *t.Request != 0 && *t.Backend > *t.Request {
 		r.drop(rule, path+".timeouts.backendRequest", unsupportedValue, "", "is longer than request")
 	}
 	r.rules[rule].timeouts = t
+}
+
+// ruleDuration reads a duration of a rule, which is dropped if it is none.
+func (r *routePass) ruleDuration(rule int, path string, d *gatewayv1.Duration) *ir.Duration {
+	if d == nil {
+		return nil
+	}
+	v, err := policy.ParseDuration(string(*d))
+	if err != nil {
+		r.drop(rule, path, unsupportedValue, policy.DurationHint, "%v", err)
+		return nil
+	}
+	out := ir.Duration(v)
+	return &out
 }

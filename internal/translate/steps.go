@@ -68,13 +68,12 @@ type lowered struct {
 
 // lower makes the IR's step of a spec that was written at source. An error is about the spec: a *diag.Problem, or several
 // joined.
+//
+// Its references are for the caller to follow: see specRefs.
 func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (lowered, error) {
 	spec, err := s.Decode(raw)
 	if err != nil {
 		return lowered{}, specError(err)
-	}
-	if s.Refs != nil && len(s.Refs(spec)) > 0 {
-		return lowered{}, diag.Errorf("", "references from a %s step are not followed yet", s.Name)
 	}
 	if _, err := spec.Compile(policy.Env{Target: target.Object(), Secret: noSecrets{}}); err != nil {
 		return lowered{}, err
@@ -83,6 +82,18 @@ func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (low
 	return lowered{Level: level, Phase: phase, Step: &ir.Step{
 		Name: s.Name, Phase: phase.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
 	}}, nil
+}
+
+// specRefs lists what the spec of a step refers to. raw was lowered before.
+func specRefs(s *policy.Step, raw []byte) []policy.Ref {
+	if s.Refs == nil {
+		return nil
+	}
+	spec, err := s.Decode(raw)
+	if err != nil {
+		return nil
+	}
+	return s.Refs(spec)
 }
 
 // noSecrets is a store without secrets: here specs are compiled only to find their faults.

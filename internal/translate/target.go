@@ -20,6 +20,8 @@ func targetRefs(o objects.Object) []v1alpha1.TargetRef {
 		return p.Spec.TargetRefs
 	case *v1alpha1.ClientTrafficPolicy:
 		return p.Spec.TargetRefs
+	case *v1alpha1.BackendTrafficPolicy:
+		return p.Spec.TargetRefs
 	}
 	return nil
 }
@@ -39,6 +41,7 @@ func targetNameOf(r diag.Ref) string { return r.Kind + "/" + r.Namespace + "/" +
 type target struct {
 	Protection map[string]*attached // by section, "" the whole object
 	Client     map[string]*client
+	Traffic    map[string]*traffic
 }
 
 // attached is one policy at one target.
@@ -63,7 +66,7 @@ func (p *pass) target() {
 	kind, rest, _ := strings.Cut(name, "/")
 	namespace, object, _ := strings.Cut(rest, "/")
 	to := ir.Source{Kind: kind, Namespace: namespace, Name: object}
-	out := &target{Protection: map[string]*attached{}, Client: map[string]*client{}}
+	out := &target{Protection: map[string]*attached{}, Client: map[string]*client{}, Traffic: map[string]*traffic{}}
 	for _, o := range objects.List[*v1alpha1.ProtectionPolicy](p.view, objects.ByTarget, name) {
 		for _, s := range sectionsOf(o, name) {
 			if out.Protection[s] == nil {
@@ -85,7 +88,18 @@ func (p *pass) target() {
 			}
 		}
 	}
-	if len(out.Protection)+len(out.Client) == 0 {
+	for _, o := range objects.List[*v1alpha1.BackendTrafficPolicy](p.view, objects.ByTarget, name) {
+		for _, s := range sectionsOf(o, name) {
+			if out.Traffic[s] == nil {
+				t, faults := trafficOf(o)
+				if len(faults) > 0 {
+					t = nil
+				}
+				out.Traffic[s] = &traffic{refOf("BackendTrafficPolicy", o.Namespace, o.Name), t}
+			}
+		}
+	}
+	if len(out.Protection)+len(out.Client)+len(out.Traffic) == 0 {
 		p.gone = true
 		return
 	}

@@ -87,6 +87,7 @@ var roots = [...]struct {
 }{
 	{"Gateway", gatewayUnit}, {"GatewayClass", gatewayClassUnit}, {"IngressClass", classUnit}, {"HTTPRoute", routeUnit},
 	{"Ingress", ingressUnit}, {"ProtectionPolicy", policyUnit}, {"ClientTrafficPolicy", policyUnit},
+	{"BackendTrafficPolicy", policyUnit},
 	{"GatewayParameters", parametersUnit}, {"Backend", backendUnit}, {"Secret", pairUnit},
 }
 
@@ -116,6 +117,7 @@ func (t *Translator) enqueueAll(s *objects.Store) {
 	enqueueRoots[*networkingv1.Ingress](t, v)
 	enqueueRoots[*v1alpha1.ProtectionPolicy](t, v)
 	enqueueRoots[*v1alpha1.ClientTrafficPolicy](t, v)
+	enqueueRoots[*v1alpha1.BackendTrafficPolicy](t, v)
 	enqueueRoots[*v1alpha1.GatewayParameters](t, v)
 	enqueueRoots[*v1alpha1.Backend](t, v)
 	enqueueRoots[*objects.Secret](t, v)
@@ -140,7 +142,7 @@ func group(kind string) string {
 		return "networking.k8s.io"
 	case "EndpointSlice":
 		return "discovery.k8s.io"
-	case "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters":
+	case "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "GatewayParameters":
 		return "gatehouse.dev"
 	}
 	return ""

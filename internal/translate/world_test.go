@@ -80,7 +80,7 @@ func some(t *rapid.T, what string, draw func() string) string {
 
 func (w *world) object(t *rapid.T) objects.Object {
 	kinds := []func(*rapid.T) string{gatewayClass, gateway, httpRoute, httpRoute, ingressClass, ingress, ingress, service, service, slice, slice, slice, namespaceObject, grant,
-		protection, protection, clientTraffic, gatewayParameters, backendObject, secretObject}
+		protection, protection, clientTraffic, backendTraffic, gatewayParameters, backendObject, secretObject}
 	y := rapid.SampledFrom(kinds).Draw(t, "kind")(t)
 	o := decodeAll(w.tb, y)[0]
 	if s, ok := o.(*objects.Secret); ok {
@@ -153,8 +153,9 @@ func httpRoute(t *rapid.T) string {
 	rule := func() string {
 		return "{matches: [" + some(t, "matches", match) + "]" + maybe(t, "name", ", name: "+pick(t, "rule", "u1", "u2")) +
 			maybe(t, "backends", ", backendRefs: ["+some(t, "refs", func() string { return backendRef(t) })+"]") +
-			maybe(t, "filter", ", filters: ["+pick(t, "filter", "{type: RequestMirror}", "{type: URLRewrite, urlRewrite: {hostname: x.example}}",
-				"{type: ExtensionRef, extensionRef: {group: gatehouse.dev, kind: ProtectionPolicy, name: p1}}")+"]") + "}"
+			maybe(t, "filter", ", filters: ["+pick(t, "filter", "{type: RequestMirror}", "{type: RequestMirror, requestMirror: {percent: 5, backendRef: {name: s1, port: 80, namespace: "+namespace(t)+"}}}", "{type: URLRewrite, urlRewrite: {hostname: x.example}}",
+				"{type: ExtensionRef, extensionRef: {group: gatehouse.dev, kind: ProtectionPolicy, name: p1}}")+"]") +
+			maybe(t, "retry", ", retry: {codes: [503]}") + maybe(t, "session", ", sessionPersistence: {sessionName: "+pick(t, "session", "s", "s;")+"}") + "}"
 	}
 	return "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {" + meta(t, namespace(t), "r1", "r2", "r3") + "}\nspec: {parentRefs: [" +
 		some(t, "parents", parent) + "]" + maybe(t, "hostnames", ", hostnames: ["+some(t, "hosts", func() string { return host(t) })+"]") +
@@ -220,7 +221,7 @@ func targetRef(t *rapid.T) string {
 	return pick(t, "target", "{group: gateway.networking.k8s.io, kind: Gateway, name: g1}", "{group: gateway.networking.k8s.io, kind: Gateway, name: g1, sectionName: l1}",
 		"{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r1}", "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r1, sectionName: u1}",
 		"{group: networking.k8s.io, kind: IngressClass, name: k1}", "{group: networking.k8s.io, kind: IngressClass, name: k1, sectionName: https}",
-		"{group: networking.k8s.io, kind: Ingress, name: i1}")
+		"{group: networking.k8s.io, kind: Ingress, name: i1}", `{group: "", kind: Service, name: s1}`, "{group: gatehouse.dev, kind: Backend, name: b1}")
 }
 
 func protection(t *rapid.T) string {
@@ -232,6 +233,13 @@ func protection(t *rapid.T) string {
 func clientTraffic(t *rapid.T) string {
 	return "apiVersion: gatehouse.dev/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {" + meta(t, namespace(t), "d1", "d2") + "}\nspec: {targetRefs: [" +
 		some(t, "targets", func() string { return targetRef(t) }) + "], path: {escapedSlashes: " + pick(t, "slashes", "Keep", "Reject", "Nope") + "}}"
+}
+
+func backendTraffic(t *rapid.T) string {
+	return "apiVersion: gatehouse.dev/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {" + meta(t, namespace(t), "f1", "f2") + "}\nspec: {targetRefs: [" +
+		some(t, "targets", func() string { return targetRef(t) }) + "]" + maybe(t, "retry", ", retry: {attempts: "+pick(t, "attempts", "1", "99")+"}") +
+		maybe(t, "affinity", ", affinity: {cookie: {}}") + maybe(t, "balancer", ", loadBalancer: {algorithm: LeastRequest}") +
+		maybe(t, "timeouts", ", timeouts: {connect: "+pick(t, "connect", "1s", "0s")+"}") + "}"
 }
 
 func gatewayParameters(t *rapid.T) string {

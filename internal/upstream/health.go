@@ -1,8 +1,35 @@
 package upstream
 
 import (
+	"fmt"
+	"slices"
 	"time"
+
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
+
+// Checks is how a cluster's endpoints are asked for their health.
+type Checks struct {
+	Interval, Timeout time.Duration
+	of                *ir.Active
+}
+
+// Request is what an endpoint is asked.
+func (c *Checks) Request(e *Endpoint) []byte {
+	host := c.of.Host
+	if host == "" {
+		host = e.Text
+	}
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: gatehouse-health\r\n\r\n", c.of.Path, host)
+}
+
+// Passes reports whether a status is that of a healthy endpoint: one of those that the policy names, else any below 400.
+func (c *Checks) Passes(status int) bool {
+	if len(c.of.Statuses) > 0 {
+		return slices.Contains(c.of.Statuses, status)
+	}
+	return status >= 200 && status < 400
+}
 
 // maxEjections bounds how many times its time an endpoint is left out that fails again as soon as it is back.
 const maxEjections = 10
@@ -75,7 +102,7 @@ func (e *Endpoint) Checked(ok bool, now time.Time) (changed bool) {
 		e.checkedOK, e.checks = ok, 0
 	}
 	e.checks++
-	if ok == !e.unhealthy.Load() || ok && e.checks < a.Healthy || !ok && e.checks < a.Unhealthy {
+	if ok == !e.unhealthy.Load() || ok && e.checks < a.of.Healthy || !ok && e.checks < a.of.Unhealthy {
 		return false
 	}
 	e.unhealthy.Store(!ok)

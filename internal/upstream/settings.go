@@ -19,7 +19,7 @@ type Settings struct {
 	Retry     *ir.Retry
 	Affinity  *ir.Affinity // nil: none
 	Hash      *ir.Hash     // nil: another balancer
-	Active    *ir.Active   // nil: no checks
+	Active    *Checks      // nil: none
 
 	least     bool
 	slowStart time.Duration
@@ -31,8 +31,11 @@ type Settings struct {
 // The defaults of a cluster that no policy speaks of. A failed request is tried on other endpoints twice, if that is safe. An
 // endpoint that fails to connect again and again (a node that is gone, until the cluster notices) is left out for a
 // while, so that not every request waits for it in vain; statuses count only where a policy says so.
+func defaultRetry() *ir.Retry {
+	return &ir.Retry{Attempts: 2, Conditions: []string{ir.ConnectFailure, ir.Reset}}
+}
+
 var (
-	defaultRetry   = ir.Retry{Attempts: 2, Conditions: []string{ir.ConnectFailure, ir.Reset}, Backoff: ir.Duration(25 * time.Millisecond)}
 	defaultBudget  = ir.Budget{Percent: 20, Interval: ir.Duration(10 * time.Second), MinCount: 10, MinInterval: ir.Duration(time.Second)}
 	defaultPassive = ir.Passive{Failures: 5, EjectFor: ir.Duration(10 * time.Second), MaxOut: 50}
 )
@@ -40,7 +43,7 @@ var (
 // NewSettings takes the defaults for what c leaves open. c may be nil.
 func NewSettings(c *ir.Cluster, t *tls.Config, problem string) *Settings {
 	s := &Settings{Config: c, TLS: t, Problem: problem, Connect: DefaultConnect, FirstByte: DefaultFirstByte,
-		Retry: &defaultRetry, budget: defaultBudget, passive: defaultPassive}
+		Retry: defaultRetry(), budget: defaultBudget, passive: defaultPassive}
 	if c == nil || c.Traffic == nil {
 		return s
 	}
@@ -53,7 +56,10 @@ func NewSettings(c *ir.Cluster, t *tls.Config, problem string) *Settings {
 			*x.to = time.Duration(*x.from)
 		}
 	}
-	s.Affinity, s.Active = t0.Affinity, t0.Active
+	s.Affinity = t0.Affinity
+	if t0.Active != nil {
+		s.Active = &Checks{Interval: time.Duration(t0.Active.Interval), Timeout: time.Duration(t0.Active.Timeout), of: t0.Active}
+	}
 	if t0.Retry != nil {
 		s.Retry = t0.Retry
 	}

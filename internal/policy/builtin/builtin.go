@@ -8,6 +8,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/headers"
 	"github.com/gatehouse-io/gatehouse/internal/policy/hsts"
 	"github.com/gatehouse-io/gatehouse/internal/policy/invalid"
+	"github.com/gatehouse-io/gatehouse/internal/policy/mirror"
 	"github.com/gatehouse-io/gatehouse/internal/policy/redirect"
 	"github.com/gatehouse-io/gatehouse/internal/policy/rewrite"
 	"github.com/gatehouse-io/gatehouse/internal/policy/size"
@@ -24,6 +25,7 @@ func Steps() []policy.Step {
 		headers.Request(),
 		rewrite.Step(),
 		redirect.Step(),
+		mirror.Step(), // of what is forwarded, not of what is answered
 		// transform response
 		headers.Response(),
 		hsts.Step(), // attached at the Gateway, and response hooks run backwards: it has the last word
