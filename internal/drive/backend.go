@@ -528,5 +528,8 @@ func (w *work) final(h http1.Head) proxy.Action {
 	}
 	w.ubody.begin(w)
 	w.Waited = time.Since(w.Start)
+	if w.Response.Status >= 400 {
+		w.Kept = !w.upgrading() && w.canResend()
+	}
 	return w.step(proxy.EventBackendHead)
 }

@@ -43,7 +43,12 @@ func (w *work) canResend() bool {
 	if w.Request.Buffered || w.head.Framing == http1.None {
 		return true
 	}
-	w.pump.mu.Lock() // one that writes is about to fail: its connection is closed
+	if !w.pump.mu.TryLock() { // it writes
+		if w.up != nil {
+			return false // perhaps for long: the backend does not take what it has answered already
+		}
+		w.pump.mu.Lock() // not for long: its connection is closed
+	}
 	defer w.pump.mu.Unlock()
 	return !w.kept.begun && !w.pump.running || w.kept.whole || w.pump.running && !w.kept.lost
 }

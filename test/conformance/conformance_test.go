@@ -29,7 +29,8 @@ import (
 )
 
 // Upstream's flags (-run-test, -report-output, -version ...) hold too.
-var channel = flag.String("channel", "standard", "channel of the Gateway API's CRDs: standard or experimental")
+// The experimental channel holds everything of the standard one, and the fields of features that are claimed (retry, sessionPersistence).
+var channel = flag.String("channel", "experimental", "channel of the Gateway API's CRDs: standard or experimental")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
