@@ -14,6 +14,9 @@ const (
 	Version = "v1alpha1"
 )
 
+// LabelOwnerKind is on every Service that Gatehouse makes: the kind of the object that it is for. No route leads to such a Service.
+const LabelOwnerKind = "gatehouse.dev/owner-kind"
+
 // TargetRef names an object in the policy's own namespace (or a cluster-wide one) that a policy attaches to.
 type TargetRef struct {
 	// Group of the target: gateway.networking.k8s.io, networking.k8s.io, gatehouse.dev, or "" for a Service.

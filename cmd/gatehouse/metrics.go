@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"sync/atomic"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/kube"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
 func marshal(v any) ([]byte, error) {
@@ -25,6 +27,13 @@ func (p *process) metrics() {
 	counter("backend_dials_total", "Connections made to backends.", func() float64 { return float64(d.BackendDials.Load()) })
 	counter("backend_reuses_total", "Exchanges on a kept connection to a backend.", func() float64 { return float64(d.BackendReuses.Load()) })
 	counter("backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
+	counter("backend_retries_total", "Further tries of requests that a backend failed.", func() float64 { return float64(d.Retries.Load()) })
+	for outcome, n := range map[string]*atomic.Int64{"answered": &d.MirrorsSent, "failed": &d.MirrorsFailed, "dropped": &d.MirrorsDropped} {
+		r.Counter("mirrors_total", "Copies of requests for mirrors, by what became of them; dropped: too many at once, or too long a body.",
+			map[string]string{"outcome": outcome}, func() float64 { return float64(n.Load()) })
+	}
+	gauge("backend_connections", "Connections to backends open now.", func() float64 { return p.sumClusters((*upstream.Cluster).Connections) })
+	gauge("backend_endpoints_out", "Endpoints that get no requests because they failed, or failed a health check.", func() float64 { return p.sumClusters((*upstream.Cluster).Out) })
 	gauge("listeners_bound", "Listeners that serve in this process.", func() float64 { return p.countListeners(true) })
 	gauge("listeners_unbound", "Listeners that do not serve in this process, for want of an address or port.", func() float64 { return p.countListeners(false) })
 	for _, s := range []diag.Severity{diag.Error, diag.Warning} {
@@ -65,6 +74,13 @@ func (p *process) kubeMetrics() {
 		}
 		return 0
 	})
+}
+
+func (p *process) sumClusters(of func(*upstream.Cluster) int64) (n float64) {
+	for _, c := range p.edge.Clusters().All() {
+		n += float64(of(c))
+	}
+	return n
 }
 
 func (p *process) countListeners(bound bool) (n float64) {

@@ -160,7 +160,7 @@ func (c *call) loadCluster(ctx context.Context, p place, o translate.Options) (*
 
 // finish compiles what was translated.
 func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag.Fault) {
-	f.clusters = upstream.NewSet(nil, "")
+	f.clusters = upstream.NewSet(upstream.Rules{})
 	var secrets secret.Store
 	secrets.Swap(f.result.Secrets)
 	var compiled []diag.Fault

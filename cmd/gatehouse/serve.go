@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,11 @@ const (
 
 // serveFlags are the flags of run.
 type serveFlags struct {
-	files                                       *list
-	ports                                       *ports
-	cluster                                     clusterFlags
-	health, admin, token, access, format, level *string
-	grace                                       *time.Duration
+	files                                             *list
+	ports                                             *ports
+	cluster                                           clusterFlags
+	health, admin, token, access, format, level, zone *string
+	grace                                             *time.Duration
 }
 
 // process is everything that runs.
@@ -68,6 +69,7 @@ func runServe(ctx context.Context, c *call) error {
 		access: c.flags.String("access-log", "off", "stdout, a file's path, or off"),
 		format: c.flags.String("access-log-format", "json", "json or text"),
 		level:  c.flags.String("log-level", "info", "debug, info, warn or error"),
+		zone:   c.flags.String("zone", "", "topology zone of this process, to prefer endpoints meant for it (default $POD_ZONE)"),
 		grace:  c.flags.Duration("drain-grace", drainGrace, "how long connections are still taken after SIGTERM"),
 	}
 	rest, err := c.parse()
@@ -124,7 +126,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	}
 	p.loop = control.New(translate.New(p.opt), p.feed, p.log)
 	p.edge = edge.New(edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
-		Allow: allow, Lookup: net.DefaultResolver.LookupNetIP})
+		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allow, Lookup: net.DefaultResolver.LookupNetIP})
 	p.metrics()
 	return p, nil
 }

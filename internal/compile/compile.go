@@ -105,7 +105,9 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 		Clusters: held.clusters, Sockets: map[proxy.SocketKey]*proxy.Settings{}}
 	s.Release = func() { held.release(c.clusters) }
 	var out []diag.Fault
+	var exceptions []netip.Prefix
 	for _, l := range cfg.Listeners {
+		exceptions = append(exceptions, l.Backends...)
 		p := compileListener(l)
 		p.Counters = c.recorder.Listener(l.Key)
 		s.Listeners[l.Key] = p
@@ -117,6 +119,7 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 			s.Sockets[k].Tighten(l.Client)
 		}
 	}
+	c.clusters.Except(contains(exceptions))
 	for _, f := range unmatched {
 		out = append(out, unmatchedFault(f))
 	}
@@ -316,6 +319,9 @@ func guards(r *ir.Route) string {
 
 func compileListener(l *ir.Listener) *proxy.Listener {
 	p := &proxy.Listener{Config: l}
+	if len(l.Backends) > 0 {
+		p.Backend = contains(l.Backends)
+	}
 	c := l.Client
 	if c == nil {
 		return p
@@ -323,12 +329,16 @@ func compileListener(l *ir.Listener) *proxy.Listener {
 	p.KeepEscapes, p.RejectEscapes = c.EscapedSlashes == "Keep", c.EscapedSlashes == "Reject"
 	p.KeepEmpty, p.MergeEmpty = c.EmptySegments == "Keep", c.EmptySegments == "Merge"
 	if c.Address == "XForwardedFor" || c.Address == "Header" {
-		var nets bart.Lite
-		for _, n := range c.Trusted {
-			nets.Insert(n.Masked())
-		}
-		p.Trusted = func(a netip.Addr) bool { return nets.Contains(a) }
+		p.Trusted = contains(c.Trusted)
 		p.Header = c.AddressHeader
 	}
 	return p
+}
+
+func contains(ns []netip.Prefix) func(netip.Addr) bool {
+	var nets bart.Lite
+	for _, n := range ns {
+		nets.Insert(n.Masked())
+	}
+	return nets.Contains
 }

@@ -24,6 +24,7 @@ const (
 type mirrorJob struct {
 	d       *Driver
 	to      []*upstream.Cluster
+	may     func(*upstream.Endpoint) bool
 	method  string
 	request []byte
 	framing http1.Framing
@@ -31,7 +32,8 @@ type mirrorJob struct {
 
 // mirror sends copies of the request, whose head and body (if it is at hand) were just written, or has the pump do so once the body is there.
 func (w *work) mirror(head, body []byte, flows bool) {
-	j := &mirrorJob{d: w.d, to: w.MirrorClusters(), method: string(w.Request.Method), request: slices.Concat(head, body)}
+	to, may := w.MirrorClusters()
+	j := &mirrorJob{d: w.d, to: to, may: may, method: string(w.Request.Method), request: slices.Concat(head, body)}
 	if len(j.to) == 0 || w.upgrading() {
 		return
 	}
@@ -72,7 +74,7 @@ func (j *mirrorJob) launch() {
 		go func() {
 			defer j.d.mirrors.Add(-1)
 			e := c.Pick(upstream.Choice{Now: time.Now()})
-			if e == nil || c.Settings().Problem != "" {
+			if e == nil || !j.may(e) || c.Settings().Problem != "" {
 				s.MirrorsFailed.Add(1)
 				return
 			}

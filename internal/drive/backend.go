@@ -83,7 +83,7 @@ var (
 
 // dial makes a new connection to an endpoint of c, TLS included, within limit (0: without end) and before expires (zero: never).
 func (d *Driver) dial(c *upstream.Cluster, e *upstream.Endpoint, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
-	if !d.Clusters.Allowed(e.Addr.Addr()) {
+	if !d.Clusters.Allowed(e.Addr) {
 		return nil, errForbidden
 	}
 	if !c.Reserve() {

@@ -88,7 +88,7 @@ const (
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
 	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
-	e.clusters = upstream.NewSet(o.Allow, o.Zone)
+	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
 	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 )
 
@@ -23,7 +24,7 @@ import (
 const (
 	LabelManagedBy      = "app.kubernetes.io/managed-by" // "gatehouse"
 	LabelInstallation   = "gatehouse.dev/installation"   // Options.Installation
-	LabelOwnerKind      = "gatehouse.dev/owner-kind"
+	LabelOwnerKind      = v1alpha1.LabelOwnerKind
 	LabelOwnerNamespace = "gatehouse.dev/owner-namespace"
 	LabelOwnerName      = "gatehouse.dev/owner-name"
 	LabelGatewayName    = "gateway.networking.k8s.io/gateway-name" // GEP-1762

@@ -62,6 +62,8 @@ type Listener struct {
 	Hostname string    `json:"hostname,omitempty"` // "" any, "shop.example", "*.example" (one label or more)
 	TLS      *TLS      `json:"tls,omitempty"`      // HTTPS only
 	Client   *Client   `json:"client,omitempty"`   // nil: the defaults
+	// Backends are networks that its requests may go to though backends may not lie there in general.
+	Backends []netip.Prefix `json:"backends,omitempty"`
 	Created  time.Time `json:"created,omitzero"`   // of the object: of two that need one bind the older wins
 }
 

@@ -27,7 +27,7 @@ type world struct {
 
 func newWorld(t testing.TB, endpoints int, steps []Step, change func(*Route)) *world {
 	t.Helper()
-	w := &world{edge: NewEdge(NoRecorder()), clusters: upstream.NewSet(nil, "")}
+	w := &world{edge: NewEdge(NoRecorder()), clusters: upstream.NewSet(upstream.Rules{})}
 	w.cluster = w.clusters.Acquire("c")
 	var rs []upstream.Resolved
 	for i := range endpoints {

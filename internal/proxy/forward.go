@@ -76,9 +76,17 @@ func (f *Flow) pick(avoid *upstream.Endpoint) Action {
 		return f.refuse(503, "no_endpoint", "no endpoint of "+c.Key+" is ready")
 	}
 	f.Endpoint, f.To = e, c
+	if !mayUse(f.listener, e) {
+		return f.refuse(502, "backend_address_forbidden", e.Text+" is an address where no backend may lie; GatewayParameters backendAddresses can allow it")
+	}
 	f.Exchange.Backend = e.Addr
 	f.Tries++
 	return ActionConnect
+}
+
+// mayUse reports whether a listener's requests may go to an endpoint: one that is restricted needs an exception.
+func mayUse(l *Listener, e *upstream.Endpoint) bool {
+	return !e.Restricted || l != nil && l.Backend != nil && l.Backend(e.Addr.Addr().Unmap())
 }
 
 // Limits are how long the driver may take for one try: to connect, until the response's head (from when the request is sent), and until
@@ -255,12 +263,13 @@ func idempotent(m []byte) bool {
 	return false
 }
 
-// MirrorClusters are the clusters that get a copy of the request.
-func (f *Flow) MirrorClusters() (out []*upstream.Cluster) {
+// MirrorClusters are the clusters that get a copy of the request, and which of their endpoints may: also after the exchange.
+func (f *Flow) MirrorClusters() (out []*upstream.Cluster, may func(*upstream.Endpoint) bool) {
+	l := f.listener
 	for _, key := range f.Mirrors {
 		if c := f.snapshot.Clusters[key]; c != nil {
 			out = append(out, c)
 		}
 	}
-	return out
+	return out, func(e *upstream.Endpoint) bool { return mayUse(l, e) }
 }

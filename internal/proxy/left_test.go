@@ -17,7 +17,7 @@ func TestEndpointLeft(t *testing.T) {
 		method, died string
 		sent, again  bool
 	}{{"GET", "died-fresh", true, true}, {"GET", "died-reused", true, true}, {"POST", "died-fresh", true, false}, {"PUT", "died-streamed", true, false}} {
-		c := upstream.NewSet(nil, "").Acquire("c")
+		c := upstream.NewSet(upstream.Rules{}).Acquire("c")
 		c.SetEndpoints([]upstream.Resolved{at(1)})
 		f := &Flow{backend: &Backend{Cluster: c}, To: c, Matched: &Route{Config: &ir.Route{}}}
 		f.Request.Method = []byte(x.method)

@@ -17,6 +17,8 @@ type Listener struct {
 	Trusted func(netip.Addr) bool
 	// Header names the field that a trusted peer writes the client's address into; "" is X-Forwarded-For.
 	Header string
+	// Backend reports whether its requests may go to an address where backends may not lie in general; nil: none may.
+	Backend func(netip.Addr) bool
 	// KeepEscapes and RejectEscapes override whether %2F, %5C and %00 are refused; neither: on path-sensitive hosts.
 	KeepEscapes, RejectEscapes bool
 	// KeepEmpty and MergeEmpty override whether empty path segments are merged; neither: on path-sensitive hosts.

@@ -46,6 +46,9 @@ func (p *pass) backendCluster(to diag.Ref, port portRef) (key string, bad *refus
 		hint := didYouMean(to.Name, namesIn[*corev1.Service](p.view, to.Namespace))
 		return "", &refusal{backendNotFound, "no " + to.String(), hint}
 	}
+	if s.Labels[v1alpha1.LabelOwnerKind] != "" && to.Namespace == p.t.o.Namespace {
+		return "", &refusal{"RefNotPermitted", to.String() + " is the edge's own: requests would come back to it", "name the Service that is to answer"}
+	}
 	if port == (portRef{}) {
 		return "", &refusal{backendNotFound, "no port of " + to.String() + " is named", "a Service needs a port"}
 	}
@@ -165,8 +168,8 @@ func (p *pass) backend() {
 		if bad := endpointProblem(e); bad != nil {
 			v.fault(strings.TrimSuffix(fmt.Sprintf("spec.endpoints[%d].%s", i, bad.Path), "."), invalid, bad.Hint, "%s", bad.Msg)
 		} else if what := p.t.forbidden(e.Address); what != "" {
-			v.warn(fmt.Sprintf("spec.endpoints[%d].address", i), "backend_address_forbidden", "GatewayParameters backendAddresses can allow it",
-				"%s is a %s address: it is not dialled", e.Address, what)
+			v.warn(fmt.Sprintf("spec.endpoints[%d].address", i), "backend_address_forbidden", "",
+				"%s is a %s address: it is dialled only where backendAddresses of GatewayParameters allows it", e.Address, what)
 		}
 	}
 	v.annotations(b)

@@ -418,7 +418,8 @@ func (g *gatewayPass) listenerConditions(l *gatewayv1.Listener, reason, message,
 // emit makes the IR's listener.
 func (g *gatewayPass) emit(l *gatewayv1.Listener, path string, point *attachPoint, tls *ir.TLS) {
 	out := &ir.Listener{Key: point.Key, Source: sourceOf(g.Ref, path), Group: keyOf(g.Ref), Port: uint16(l.Port), Protocol: string(l.Protocol),
-		Hostname: point.Hostname, TLS: tls, Client: g.clientPolicy(g.Ref, point.Name), Created: g.gw.CreationTimestamp.UTC()}
+		Hostname: point.Hostname, TLS: tls, Client: g.clientPolicy(g.Ref, point.Name), Created: g.gw.CreationTimestamp.UTC(),
+		Backends: g.params.Backends}
 	for _, a := range g.addrs {
 		out.Binds = append(out.Binds, ir.Bind{Address: a, Port: out.Port})
 	}

@@ -280,6 +280,9 @@ func listenersText(c *ir.Config) string {
 				fmt.Fprintf(&b, " default %s", l.TLS.Default)
 			}
 		}
+		if len(l.Backends) > 0 {
+			fmt.Fprintf(&b, " backends %v", l.Backends)
+		}
 		if l.Client != nil {
 			j, _ := json.Marshal(l.Client)
 			fmt.Fprintf(&b, " client %s", j)

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type classDetail struct {
 	Created     time.Time
 	Certificate string // the default one's handle
 	HTTP, HTTPS []ir.Bind
+	Backends    []netip.Prefix
 }
 
 // classCertificate is a certificate that an Ingress wants, and what its order depends on.
@@ -75,7 +77,7 @@ func (p *pass) ingressClass() {
 	}
 	p.say(topic{kind: attachTopic, ref: ref}, &attachment{Listeners: []attachPoint{http, https}, Addresses: v.Addresses})
 	p.say(topic{kind: classTopic, name: ref.Name}, &classDetail{class.CreationTimestamp.UTC(), params.Certificate,
-		e.binds(p.t.o.HTTPPort), e.binds(p.t.o.HTTPSPort)})
+		e.binds(p.t.o.HTTPPort), e.binds(p.t.o.HTTPSPort), params.Backends})
 	if params.Certificate != "" {
 		p.say(topic{kind: secretTopic, name: params.Certificate}, true)
 	}
@@ -114,10 +116,11 @@ func (p *pass) classListeners() {
 	ref := refOf("IngressClass", "", name)
 	http := &ir.Listener{Key: keyOf(ref, httpListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPPort,
 		Binds: d.HTTP, Protocol: ir.HTTP, Created: d.Created,
-		Client: p.clientPolicy(ref, httpListener)}
+		Client: p.clientPolicy(ref, httpListener), Backends: d.Backends}
 	https := &ir.Listener{Key: keyOf(ref, httpsListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPSPort,
 		Binds: d.HTTPS, Protocol: ir.HTTPS, Created: d.Created,
-		Client: p.clientPolicy(ref, httpsListener), TLS: &ir.TLS{Certificates: p.classCertificates(name), Default: d.Certificate}}
+		Client: p.clientPolicy(ref, httpsListener), TLS: &ir.TLS{Certificates: p.classCertificates(name), Default: d.Certificate},
+		Backends: d.Backends}
 	p.say(topic{kind: listenerSink, name: http.Key}, http)
 	p.say(topic{kind: listenerSink, name: https.Key}, https)
 }

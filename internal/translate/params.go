@@ -25,6 +25,7 @@ type parameters struct {
 	Exposure    string // "" not said
 	Unknown     bool   // some could not be read: what they say of the Service may be costly to miss
 	Service     v1alpha1.ServiceParameters
+	Backends    []netip.Prefix // nil: not said
 }
 
 // lay fills what q, which is farther away, says and p does not.
@@ -43,6 +44,9 @@ func (q *parameters) lay(far *parameters) {
 	q.Service.Type = cmp.Or(q.Service.Type, far.Service.Type)
 	q.Service.LoadBalancerClass = cmp.Or(q.Service.LoadBalancerClass, far.Service.LoadBalancerClass)
 	q.Service.ExternalTrafficPolicy = cmp.Or(q.Service.ExternalTrafficPolicy, far.Service.ExternalTrafficPolicy)
+	if q.Backends == nil {
+		q.Backends = far.Backends
+	}
 	if q.Service.Annotations == nil {
 		q.Service.Annotations = far.Service.Annotations
 	}
@@ -100,11 +104,14 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 		}
 	}
 	if b := o.Spec.BackendAddresses; b != nil {
-		v.warn("spec.backendAddresses", "", "", "has no effect yet: with files loopback and private addresses are allowed, link-local ones are not")
+		out.Backends = []netip.Prefix{}
 		for i, n := range b.Allow {
-			if _, err := netip.ParsePrefix(n); err != nil {
+			net, err := netip.ParsePrefix(n)
+			if err != nil {
 				v.fault(fmt.Sprintf("spec.backendAddresses.allow[%d]", i), invalid, "write 169.254.20.10/32", "%q is not a network", n)
+				continue
 			}
+			out.Backends = append(out.Backends, net.Masked())
 		}
 	}
 	v.annotations(o)

@@ -103,7 +103,7 @@ func (c *Cluster) SetEndpoints(rs []Resolved) {
 		seen[r.Addr] = true
 		e := old[r.Addr]
 		if e == nil {
-			e = &Endpoint{Addr: r.Addr, Text: r.Addr.String(), cluster: c}
+			e = &Endpoint{Addr: r.Addr, Text: r.Addr.String(), Restricted: c.set.restricted(r.Addr.Addr()), cluster: c}
 		}
 		delete(old, r.Addr)
 		e.left.Store(false)
@@ -138,7 +138,7 @@ func (c *Cluster) SetEndpoints(rs []Resolved) {
 // near leaves the endpoints that are meant for this process's zone (topology-aware routing): if each endpoint has a hint and
 // one at least names the zone; else all, as kube-proxy does.
 func (s *Set) near(rs []Resolved) []Resolved {
-	if s.zone == "" {
+	if s.rules.Zone == "" {
 		return rs
 	}
 	var out []Resolved
@@ -146,7 +146,7 @@ func (s *Set) near(rs []Resolved) []Resolved {
 		if len(r.ForZones) == 0 {
 			return rs
 		}
-		if slices.Contains(r.ForZones, s.zone) {
+		if slices.Contains(r.ForZones, s.rules.Zone) {
 			out = append(out, r)
 		}
 	}
@@ -218,6 +218,16 @@ func (c *Cluster) Unreserve() { c.conns.Add(-1) }
 
 // Connections is how many connections are open or being made.
 func (c *Cluster) Connections() int64 { return c.conns.Load() }
+
+// Out is how many endpoints are left out because they failed.
+func (c *Cluster) Out() (n int64) {
+	for _, e := range c.list.Load().all {
+		if e.until.Load() != 0 || e.unhealthy.Load() {
+			n++
+		}
+	}
+	return n
+}
 
 // Enter counts an exchange on the cluster. ok is false if the circuit breaker lets no more through; counted says that Leave is due.
 // Without a bound nothing is counted: one number that every request writes would cost all of them.

@@ -10,8 +10,11 @@ import (
 
 // Endpoint is one address of a cluster, with its idle connections.
 type Endpoint struct {
-	Addr    netip.AddrPort
-	Text    string // Addr as text, for dialling and the log
+	Addr netip.AddrPort
+	Text string // Addr as text, for dialling and the log
+	// Restricted says that backends may not lie at the address in general: only a listener that makes an exception may use it.
+	Restricted bool
+
 	cluster *Cluster
 	active  atomic.Int64 // exchanges that use it now
 	total   atomic.Uint64

@@ -53,7 +53,7 @@ func TestResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{}
 		z.set("a.example", "192.0.2.2", "192.0.2.1")
-		set := NewSet(nil, "")
+		set := NewSet(Rules{})
 		c := set.Acquire("c")
 		r := NewResolver(set, z.lookup, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,7 +108,7 @@ func TestResolver(t *testing.T) {
 // TestResolverSlowName: Apply waits two seconds for a name and no longer.
 func TestResolverSlowName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := NewSet(nil, "")
+		set := NewSet(Rules{})
 		c := set.Acquire("c")
 		r := NewResolver(set, func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 			<-ctx.Done()

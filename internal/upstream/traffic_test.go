@@ -11,7 +11,7 @@ import (
 )
 
 func withTraffic(t *ir.Traffic) *Cluster {
-	c := NewSet(nil, "").Acquire("Service/shop/web/80")
+	c := NewSet(Rules{}).Acquire("Service/shop/web/80")
 	c.Configure(NewSettings(&ir.Cluster{Traffic: t}, nil, ""))
 	return c
 }
@@ -138,7 +138,7 @@ func TestZones(t *testing.T) {
 		{"nothing for our zone", "c", []Resolved{hint(1, "a"), hint(2, "b")}, []string{"192.0.2.1:80", "192.0.2.2:80"}},
 		{"one without a hint", "a", []Resolved{hint(1, "a"), hint(2)}, []string{"192.0.2.1:80", "192.0.2.2:80"}},
 	} {
-		c := NewSet(nil, x.zone).Acquire("c")
+		c := NewSet(Rules{Zone: x.zone}).Acquire("c")
 		c.SetEndpoints(x.rs)
 		if d := cmp.Diff(x.want, texts(c.Endpoints())); d != "" {
 			t.Errorf("%s:\n%s", x.name, d)
@@ -247,7 +247,7 @@ func TestTokens(t *testing.T) {
 	if e := c.ByToken(token, now); e != nil {
 		t.Errorf("ByToken of an endpoint that left = %s, want nil", e.Text)
 	}
-	if other := NewSet(nil, "").Acquire("Service/shop/other/80"); other.ByToken(token, now) != nil {
+	if other := NewSet(Rules{}).Acquire("Service/shop/other/80"); other.ByToken(token, now) != nil {
 		t.Error("the token works for another cluster")
 	}
 }

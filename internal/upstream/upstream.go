@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,21 +24,38 @@ const (
 type Set struct {
 	mu       sync.Mutex
 	clusters map[string]*Cluster
-	allow    func(netip.Addr) bool
-	zone     string
+	rules    Rules
+	except   atomic.Pointer[func(netip.Addr) bool]
 }
 
-// NewSet returns an empty set. allow says which resolved addresses may be dialled; nil allows all. zone is the topology zone
-// of this process, "" if it is not known: endpoints whose hints name it are preferred.
-func NewSet(allow func(netip.Addr) bool, zone string) *Set {
-	if allow == nil {
-		allow = func(netip.Addr) bool { return true }
-	}
-	return &Set{clusters: map[string]*Cluster{}, allow: allow, zone: zone}
+// Rules are what holds for all clusters of a process.
+type Rules struct {
+	// Allow says at which addresses backends may lie; nil: at all. Except opens exceptions.
+	Allow func(netip.Addr) bool
+	// Own reports whether an address is one of the edge's own sockets: there no request may go, or it would come back; nil: none is.
+	Own func(netip.AddrPort) bool
+	// Zone is the topology zone of this process, "" if it is not known: endpoints whose hints name it are preferred.
+	Zone string
 }
+
+// NewSet returns an empty set.
+func NewSet(r Rules) *Set { return &Set{clusters: map[string]*Cluster{}, rules: r} }
+
+// Except swaps the exceptions to Rules.Allow that some listener makes. Which listener may use which is for who picks to ask: see
+// Endpoint.Restricted.
+func (s *Set) Except(allow func(netip.Addr) bool) { s.except.Store(&allow) }
 
 // Allowed reports whether an address may be dialled. It is asked after resolution, at every dial.
-func (s *Set) Allowed(a netip.Addr) bool { return s.allow(a.Unmap()) }
+func (s *Set) Allowed(a netip.AddrPort) bool {
+	if s.restricted(a.Addr()) {
+		if f := s.except.Load(); f == nil || !(*f)(a.Addr().Unmap()) {
+			return false
+		}
+	}
+	return s.rules.Own == nil || !s.rules.Own(a)
+}
+
+func (s *Set) restricted(a netip.Addr) bool { return s.rules.Allow != nil && !s.rules.Allow(a.Unmap()) }
 
 // Acquire returns the cluster of a key, made if it is new, and counts one more user.
 func (s *Set) Acquire(key string) *Cluster {

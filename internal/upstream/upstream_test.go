@@ -57,7 +57,7 @@ func texts(es []*Endpoint) []string {
 }
 
 func TestSetEndpointsKeepsWhatStays(t *testing.T) {
-	s := NewSet(nil, "")
+	s := NewSet(Rules{})
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	stays, leaves := c.Endpoints()[0], c.Endpoints()[1]
@@ -91,7 +91,7 @@ func TestSetEndpointsKeepsWhatStays(t *testing.T) {
 }
 
 func TestReadyElseServing(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	for _, x := range []struct {
 		name string
 		rs   []Resolved
@@ -115,7 +115,7 @@ func TestReadyElseServing(t *testing.T) {
 }
 
 func TestRoundRobinIsEven(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.SetEndpoints(ready(1, 2, 3))
 	got := map[string]int{}
 	var mu sync.Mutex
@@ -137,7 +137,7 @@ func TestRoundRobinIsEven(t *testing.T) {
 }
 
 func TestWeights(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	rs := ready(1, 2, 3)
 	rs[0].Weight, rs[1].Weight = 3, 1 // the third has none, which is 1
 	c.SetEndpoints(rs)
@@ -153,7 +153,7 @@ func TestWeights(t *testing.T) {
 func TestPickAvoids(t *testing.T) {
 	for _, balancer := range []string{ir.RoundRobin, ir.LeastRequest} {
 		for _, weight := range []uint32{1, 50} {
-			c := NewSet(nil, "").Acquire("c")
+			c := NewSet(Rules{}).Acquire("c")
 			c.Configure(NewSettings(&ir.Cluster{Traffic: &ir.Traffic{Balancer: &ir.Balancer{Algorithm: balancer}}}, nil, ""))
 			rs := ready(1, 2)
 			rs[0].Weight = weight
@@ -174,7 +174,7 @@ func TestPickAvoids(t *testing.T) {
 }
 
 func TestLeastRequestPrefersTheLessBusy(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.Configure(NewSettings(&ir.Cluster{Traffic: &ir.Traffic{Balancer: &ir.Balancer{Algorithm: ir.LeastRequest}}}, nil, ""))
 	c.SetEndpoints(ready(1, 2))
 	busy := c.Endpoints()[0]
@@ -197,7 +197,7 @@ func TestLeastRequestPrefersTheLessBusy(t *testing.T) {
 }
 
 func TestTakeNewestAndExpiry(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	start := time.Unix(1000, 0)
@@ -217,7 +217,7 @@ func TestTakeNewestAndExpiry(t *testing.T) {
 }
 
 func TestKeepAliveLessASecond(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	now := time.Unix(1000, 0)
@@ -243,7 +243,7 @@ func TestKeepAliveLessASecond(t *testing.T) {
 }
 
 func TestPoolIsBounded(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	var last *kept
@@ -258,7 +258,7 @@ func TestPoolIsBounded(t *testing.T) {
 }
 
 func TestConfigureClosesWhenTLSChanges(t *testing.T) {
-	c := NewSet(nil, "").Acquire("c")
+	c := NewSet(Rules{}).Acquire("c")
 	c.SetEndpoints(ready(1))
 	e := c.Endpoints()[0]
 	now := time.Unix(1000, 0)
@@ -280,7 +280,7 @@ func TestConfigureClosesWhenTLSChanges(t *testing.T) {
 }
 
 func TestReleaseCloses(t *testing.T) {
-	s := NewSet(nil, "")
+	s := NewSet(Rules{})
 	c := s.Acquire("c")
 	if s.Acquire("c") != c {
 		t.Fatal("Acquire made a second cluster for one key")
@@ -298,7 +298,7 @@ func TestReleaseCloses(t *testing.T) {
 }
 
 func TestSetCloseIdle(t *testing.T) {
-	s := NewSet(nil, "")
+	s := NewSet(Rules{})
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	var ks []*kept
@@ -317,7 +317,7 @@ func TestSetCloseIdle(t *testing.T) {
 
 // TestConcurrency is for the race detector; besides, no connection may be lost: each ends closed or in a pool.
 func TestConcurrency(t *testing.T) {
-	s := NewSet(nil, "")
+	s := NewSet(Rules{})
 	c := s.Acquire("c")
 	c.SetEndpoints(ready(1, 2))
 	var mu sync.Mutex
