@@ -30,7 +30,7 @@ type BackendTrafficPolicy struct {
 
 // BackendTrafficPolicySpec is what a BackendTrafficPolicy consists of.
 type BackendTrafficPolicySpec struct {
-	// TargetRefs name Services, Backends, HTTPRoutes (sectionName: one rule) or Ingresses.
+	// TargetRefs name Services (sectionName: one port, by its name), Backends, HTTPRoutes (sectionName: one rule) or Ingresses.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
 	TargetRefs []TargetRef `json:"targetRefs"`

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
@@ -48,6 +50,9 @@ func Backend(b *ir.BackendTLS, secrets secret.Set) (*tls.Config, error) {
 		NextProtos:         []string{"http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
 	}
+	if len(b.Names)+len(b.URIs) > 0 {
+		verifyInstead(c, b.Names, b.URIs)
+	}
 	if b.ClientID != "" {
 		m := secrets[b.ClientID]
 		if m == nil {
@@ -60,4 +65,43 @@ func Backend(b *ir.BackendTLS, secrets secret.Set) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{*pair}
 	}
 	return c, nil
+}
+
+// verifyInstead has a certificate verified by its chain and by one of other names than the server name. crypto/tls can only verify
+// the server name, so its own check is switched off and the whole of it made here: for each handshake, resumed ones too.
+func verifyInstead(c *tls.Config, names, uris []string) {
+	c.InsecureSkipVerify = true
+	roots := c.RootCAs
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 {
+			return errors.New("the backend showed no certificate")
+		}
+		leaf := s.PeerCertificates[0]
+		o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()} // KeyUsages: server authentication
+		for _, i := range s.PeerCertificates[1:] {
+			o.Intermediates.AddCert(i)
+		}
+		if _, err := leaf.Verify(o); err != nil {
+			return err
+		}
+		for _, n := range names {
+			if hasName(leaf, n) {
+				return nil
+			}
+		}
+		for _, u := range leaf.URIs {
+			if slices.Contains(uris, u.String()) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the certificate has none of the subject alternative names %s", strings.Join(slices.Concat(names, uris), ", "))
+	}
+}
+
+// hasName reports whether a certificate is for a DNS name; "*.example" needs that very wildcard in it.
+func hasName(leaf *x509.Certificate, name string) bool {
+	if strings.HasPrefix(name, "*.") {
+		return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
+	}
+	return leaf.VerifyHostname(name) == nil
 }

@@ -16,7 +16,7 @@ import (
 
 // TestBackendTLS: the name and the chain are verified, a client certificate is shown, and nothing goes in clear text instead.
 func TestBackendTLS(t *testing.T) {
-	server, id := edgetest.Certificate(t, "web.internal"), edgetest.Certificate(t, "edge.internal")
+	server, id := edgetest.Certificate(t, "web.internal", "*.wild.internal", "spiffe://shop/web"), edgetest.Certificate(t, "edge.internal")
 	pair, err := tls.X509KeyPair(server.Cert, server.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +49,13 @@ func TestBackendTLS(t *testing.T) {
 		{"verified", ir.BackendTLS{Hostname: "web.internal", CAs: []string{"ca"}}, 200, "nobody to web.internal"},
 		{"client certificate", ir.BackendTLS{Hostname: "web.internal", CAs: []string{"ca"}, ClientID: "id"}, 200, "edge.internal to web.internal"},
 		{"wrong name", ir.BackendTLS{Hostname: "other.internal", CAs: []string{"ca"}}, 502, ""},
+		{"another name instead", ir.BackendTLS{Hostname: "sni.internal", Names: []string{"x.internal", "web.internal"}, CAs: []string{"ca"}}, 200, "nobody to sni.internal"},
+		{"a URI instead", ir.BackendTLS{Hostname: "sni.internal", URIs: []string{"spiffe://shop/web"}, CAs: []string{"ca"}}, 200, "nobody to sni.internal"},
+		{"a wildcard instead", ir.BackendTLS{Hostname: "sni.internal", Names: []string{"*.wild.internal"}, CAs: []string{"ca"}}, 200, "nobody to sni.internal"},
+		{"the hostname does not count beside names", ir.BackendTLS{Hostname: "web.internal", Names: []string{"x.internal"}, CAs: []string{"ca"}}, 502, ""},
+		{"a wildcard that is not there", ir.BackendTLS{Hostname: "web.internal", Names: []string{"*.internal"}, CAs: []string{"ca"}}, 502, ""},
+		{"a URI that is not there", ir.BackendTLS{Hostname: "web.internal", URIs: []string{"spiffe://shop/web/x"}, CAs: []string{"ca"}}, 502, ""},
+		{"the right name from the wrong CA", ir.BackendTLS{Hostname: "web.internal", Names: []string{"web.internal"}, CAs: []string{"other"}}, 502, ""},
 		{"wrong CA", ir.BackendTLS{Hostname: "web.internal", CAs: []string{"other"}}, 502, ""},
 		{"missing CA", ir.BackendTLS{Hostname: "web.internal", CAs: []string{"nosuch"}}, 503, ""},
 		{"nothing to trust", ir.BackendTLS{Hostname: "web.internal"}, 503, ""},

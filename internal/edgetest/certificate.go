@@ -8,6 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,14 +23,23 @@ type Pair struct {
 	Pool      *x509.CertPool
 }
 
-// Certificate makes a Pair for names.
+// Certificate makes a Pair for names: DNS names, or URIs if they have a scheme. The first one must be a DNS name.
 func Certificate(t testing.TB, names ...string) *Pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
+	var uris []*url.URL
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+		u, err := url.Parse(n)
+		if err != nil || u.Scheme == "" {
+			return false
+		}
+		uris = append(uris, u)
+		return true
+	})
+	tmpl := &x509.Certificate{URIs: uris, SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)

@@ -53,18 +53,18 @@ const (
 
 // Listener is one listener of a Gateway, or one of the two (http, https) of an IngressClass.
 type Listener struct {
-	Key      string    `json:"key"` // "Gateway/shop/public/http", "IngressClass/gatehouse/https"
-	Source   Source    `json:"source"`
-	Group    string    `json:"group"` // "Gateway/shop/public": listeners of one group and port isolate each other's hostnames
-	Port     uint16    `json:"port"`  // seen by clients: matching, Location, X-Forwarded-Port
-	Binds    []Bind    `json:"binds"` // only the room listener reads it; all are bound
-	Protocol string    `json:"protocol"`
-	Hostname string    `json:"hostname,omitempty"` // "" any, "shop.example", "*.example" (one label or more)
-	TLS      *TLS      `json:"tls,omitempty"`      // HTTPS only
-	Client   *Client   `json:"client,omitempty"`   // nil: the defaults
+	Key      string  `json:"key"` // "Gateway/shop/public/http", "IngressClass/gatehouse/https"
+	Source   Source  `json:"source"`
+	Group    string  `json:"group"` // "Gateway/shop/public": listeners of one group and port isolate each other's hostnames
+	Port     uint16  `json:"port"`  // seen by clients: matching, Location, X-Forwarded-Port
+	Binds    []Bind  `json:"binds"` // only the room listener reads it; all are bound
+	Protocol string  `json:"protocol"`
+	Hostname string  `json:"hostname,omitempty"` // "" any, "shop.example", "*.example" (one label or more)
+	TLS      *TLS    `json:"tls,omitempty"`      // HTTPS only
+	Client   *Client `json:"client,omitempty"`   // nil: the defaults
 	// Backends are networks that its requests may go to though backends may not lie there in general.
 	Backends []netip.Prefix `json:"backends,omitempty"`
-	Created  time.Time `json:"created,omitzero"`   // of the object: of two that need one bind the older wins
+	Created  time.Time      `json:"created,omitzero"` // of the object: of two that need one bind the older wins
 }
 
 // TLS is how a listener terminates TLS.
@@ -210,7 +210,9 @@ func (r *RawJSON) UnmarshalJSON(b []byte) error {
 
 // Cluster is a set of endpoints that answer alike: one port of a Service, or a Backend.
 type Cluster struct {
-	Key      string      `json:"key"` // "Service/shop/cart/8080", "Backend/shop/orders"
+	// Key is "Service/shop/cart/8080" or "Backend/shop/orders"; "@Secret/shop/edge" behind it names the client certificate of the
+	// Gateway whose requests these are: connections made with it are never used for others.
+	Key      string      `json:"key"`
 	Source   Source      `json:"source"`
 	Protocol string      `json:"protocol,omitempty"` // "" HTTP/1.1
 	TLS      *BackendTLS `json:"tls,omitempty"`
@@ -219,7 +221,9 @@ type Cluster struct {
 
 // BackendTLS is how the edge speaks TLS to a cluster. A chain that does not verify is always refused.
 type BackendTLS struct {
-	Hostname string   `json:"hostname"`           // SNI and the name verified
+	Hostname string   `json:"hostname"`        // SNI, and the name verified if Names and URIs are empty
+	Names    []string `json:"names,omitempty"` // DNS names, "*.example" too: of these and URIs one must be in the certificate
+	URIs     []string `json:"uris,omitempty"`
 	System   bool     `json:"system,omitempty"`   // trust the system's roots
 	CAs      []string `json:"cas,omitempty"`      // handles of CA bundles (key ca.crt)
 	ClientID string   `json:"clientID,omitempty"` // handle of a client certificate

@@ -167,16 +167,21 @@ func backendsText(r *Route) string {
 	return strings.Join(out, ", ")
 }
 
-// ClusterText is the key of a cluster for people: "shop/cart:8080" for a port of a Service, "Backend shop/orders".
+// ClusterText is the key of a cluster for people: "shop/cart:8080" for a port of a Service, "Backend shop/orders"; with " as shop/edge" if
+// a Gateway shows a certificate of its own.
 func ClusterText(key string) string {
+	key, identity, _ := strings.Cut(key, "@")
+	if _, name, ok := strings.Cut(identity, "/"); ok {
+		identity = " as " + name
+	}
 	parts := strings.Split(key, "/")
 	switch {
 	case len(parts) == 4 && parts[0] == "Service":
-		return parts[1] + "/" + parts[2] + ":" + parts[3]
+		return parts[1] + "/" + parts[2] + ":" + parts[3] + identity
 	case len(parts) == 3:
-		return parts[0] + " " + parts[1] + "/" + parts[2]
+		return parts[0] + " " + parts[1] + "/" + parts[2] + identity
 	}
-	return key
+	return key + identity
 }
 
 // ruleOf names the rule that a match belongs to.

@@ -34,12 +34,14 @@ func Reported(o objects.Object, controller string) *diag.Object {
 				out.Parents = append(out.Parents, reportedParent(o.Namespace, p.ParentRef, p.Conditions))
 			}
 		}
+	case *gatewayv1.BackendTLSPolicy:
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.ProtectionPolicy:
-		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.ClientTrafficPolicy:
-		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.BackendTrafficPolicy:
-		out.Parents = reportedAncestors(o.Namespace, o.Status, controller)
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.Backend:
 		out.Conditions = reported(o.Status.Conditions)
 	case *v1alpha1.GatewayParameters:
@@ -57,8 +59,8 @@ func Reported(o objects.Object, controller string) *diag.Object {
 	return out
 }
 
-func reportedAncestors(namespace string, s v1alpha1.PolicyStatus, controller string) (out []diag.Parent) {
-	for _, a := range s.Ancestors {
+func reportedAncestors(namespace string, as []gatewayv1.PolicyAncestorStatus, controller string) (out []diag.Parent) {
+	for _, a := range as {
 		if string(a.ControllerName) == controller {
 			out = append(out, reportedParent(namespace, a.AncestorRef, a.Conditions))
 		}

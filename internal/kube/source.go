@@ -145,7 +145,7 @@ func (s *source) put(k objects.Key, o objects.Object) {
 // writes says whether the writer compares with objects of this kind.
 func (s *source) writes(k objects.Key) bool {
 	switch k.Kind {
-	case "GatewayClass", "Gateway", "HTTPRoute", "Ingress", "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy",
+	case "GatewayClass", "Gateway", "HTTPRoute", "BackendTLSPolicy", "Ingress", "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy",
 		"GatewayParameters":
 		return true
 	case "Service":

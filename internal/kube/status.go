@@ -36,6 +36,9 @@ func (w statusWriter) status(o objects.Object, d *diag.Object) (status any, diff
 		return w.route(o, d)
 	case *networkingv1.Ingress:
 		return w.ingress(o, d)
+	case *gatewayv1.BackendTLSPolicy:
+		as, differs := w.ancestors(o.Status.Ancestors, d)
+		return &gatewayv1.PolicyStatus{Ancestors: as}, differs
 	case *v1alpha1.ProtectionPolicy:
 		return w.policy(o.Status, d)
 	case *v1alpha1.ClientTrafficPolicy:
@@ -112,7 +115,7 @@ func (w statusWriter) gateway(o *gatewayv1.Gateway, d *diag.Object) (any, bool) 
 		return nil, false // another controller's: it has overwritten ours, or will
 	}
 	s := o.Status.DeepCopy()
-	s.Conditions = w.conditions(s.Conditions, d.Conditions, "Accepted", "Programmed")
+	s.Conditions = w.conditions(s.Conditions, d.Conditions, "Accepted", "Programmed", "ResolvedRefs")
 	s.Addresses = nil
 	for _, a := range d.Addresses[:min(len(d.Addresses), 16)] {
 		kind := gatewayv1.AddressType(a.Type)
@@ -227,24 +230,30 @@ func (w statusWriter) ingress(o *networkingv1.Ingress, d *diag.Object) (any, boo
 const mostAncestors = 16
 
 func (w statusWriter) policy(have v1alpha1.PolicyStatus, d *diag.Object) (any, bool) {
+	s := have.DeepCopy()
+	var differs bool
+	s.Ancestors, differs = w.ancestors(have.Ancestors, d)
+	return s, differs
+}
+
+func (w statusWriter) ancestors(have []gatewayv1.PolicyAncestorStatus, d *diag.Object) ([]gatewayv1.PolicyAncestorStatus, bool) {
 	ours := func(a *gatewayv1.PolicyAncestorStatus) bool { return string(a.ControllerName) == w.controller }
 	var want []gatewayv1.PolicyAncestorStatus
 	if d != nil {
 		for _, p := range d.Parents {
 			ref := ancestorRef(p)
 			var old []metav1.Condition
-			if j := slices.IndexFunc(have.Ancestors, func(a gatewayv1.PolicyAncestorStatus) bool { return ours(&a) && reflect.DeepEqual(a.AncestorRef, ref) }); j >= 0 {
-				old = have.Ancestors[j].Conditions
+			if j := slices.IndexFunc(have, func(a gatewayv1.PolicyAncestorStatus) bool { return ours(&a) && reflect.DeepEqual(a.AncestorRef, ref) }); j >= 0 {
+				old = have[j].Conditions
 			}
 			want = append(want, gatewayv1.PolicyAncestorStatus{AncestorRef: ref, ControllerName: gatewayv1.GatewayController(w.controller),
-				Conditions: w.conditions(old, p.Conditions, "Accepted", "Programmed", "OverlapFree")})
+				Conditions: w.conditions(old, p.Conditions, "Accepted", "Programmed", "OverlapFree", "ResolvedRefs")})
 		}
 	}
-	s := have.DeepCopy()
-	s.Ancestors = inPlace(have.Ancestors, want, mostAncestors, ours, func(a, b *gatewayv1.PolicyAncestorStatus) bool {
+	out := inPlace(have, want, mostAncestors, ours, func(a, b *gatewayv1.PolicyAncestorStatus) bool {
 		return reflect.DeepEqual(a.AncestorRef, b.AncestorRef)
 	})
-	return s, !(len(s.Ancestors) == 0 && len(have.Ancestors) == 0) && !reflect.DeepEqual(s.Ancestors, have.Ancestors)
+	return out, !(len(out) == 0 && len(have) == 0) && !reflect.DeepEqual(out, have)
 }
 
 func ancestorRef(p diag.Parent) gatewayv1.ParentReference {

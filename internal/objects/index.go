@@ -48,23 +48,39 @@ func sliceService(o Object) []string {
 	return []string{s.Namespace + "/" + name}
 }
 
-func policyTargets(o Object) []string {
-	var refs []v1alpha1.TargetRef
+// TargetRefs lists what a policy is attached to, nil for other kinds.
+func TargetRefs(o Object) (refs []v1alpha1.TargetRef) {
 	switch p := o.(type) {
 	case *v1alpha1.ProtectionPolicy:
-		refs = p.Spec.TargetRefs
+		return p.Spec.TargetRefs
 	case *v1alpha1.ClientTrafficPolicy:
-		refs = p.Spec.TargetRefs
+		return p.Spec.TargetRefs
 	case *v1alpha1.BackendTrafficPolicy:
-		refs = p.Spec.TargetRefs
-	}
-	var out []string
-	for _, r := range refs {
-		ns := o.GetNamespace()
-		if r.Kind == "IngressClass" || r.Kind == "GatewayClass" {
-			ns = ""
+		return p.Spec.TargetRefs
+	case *gatewayv1.BackendTLSPolicy:
+		for _, r := range p.Spec.TargetRefs {
+			to := v1alpha1.TargetRef{Group: string(r.Group), Kind: string(r.Kind), Name: string(r.Name)}
+			if r.SectionName != nil {
+				to.SectionName = string(*r.SectionName)
+			}
+			refs = append(refs, to)
 		}
-		out = append(out, r.Kind+"/"+ns+"/"+r.Name)
+	}
+	return refs
+}
+
+// TargetName is the value under which ByTarget finds the policies that a namespace's policies attach to an object.
+func TargetName(namespace string, r v1alpha1.TargetRef) string {
+	if r.Kind == "IngressClass" || r.Kind == "GatewayClass" {
+		namespace = ""
+	}
+	return r.Kind + "/" + namespace + "/" + r.Name
+}
+
+func policyTargets(o Object) []string {
+	var out []string
+	for _, r := range TargetRefs(o) {
+		out = append(out, TargetName(o.GetNamespace(), r))
 	}
 	return out
 }

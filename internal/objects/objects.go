@@ -73,6 +73,7 @@ func Kinds() []Kind {
 		{Group: "gateway.networking.k8s.io", Version: "v1", Name: "Gateway", Plural: "gateways", Index: []Index{{ByClass, gatewayClass}}},
 		{Group: "gateway.networking.k8s.io", Version: "v1", Name: "HTTPRoute", Plural: "httproutes", Index: []Index{{ByParent, routeParents}}},
 		{Group: "gateway.networking.k8s.io", Version: "v1", Name: "ReferenceGrant", Plural: "referencegrants"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Name: "BackendTLSPolicy", Plural: "backendtlspolicies", Index: []Index{target}},
 		{Group: "networking.k8s.io", Version: "v1", Name: "IngressClass", Plural: "ingressclasses", Cluster: true},
 		{Group: "networking.k8s.io", Version: "v1", Name: "Ingress", Plural: "ingresses", Index: []Index{{ByClass, ingressClass}}},
 		{Version: "v1", Name: "Service", Plural: "services"},
@@ -99,6 +100,8 @@ func KindOf(o Object) string {
 		return "HTTPRoute"
 	case *gatewayv1.ReferenceGrant:
 		return "ReferenceGrant"
+	case *gatewayv1.BackendTLSPolicy:
+		return "BackendTLSPolicy"
 	case *networkingv1.IngressClass:
 		return "IngressClass"
 	case *networkingv1.Ingress:
@@ -143,6 +146,8 @@ func New(kind string) Object {
 		return &gatewayv1.HTTPRoute{}
 	case "ReferenceGrant":
 		return &gatewayv1.ReferenceGrant{}
+	case "BackendTLSPolicy":
+		return &gatewayv1.BackendTLSPolicy{}
 	case "IngressClass":
 		return &networkingv1.IngressClass{}
 	case "Ingress":

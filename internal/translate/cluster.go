@@ -79,28 +79,42 @@ func (p *pass) cluster() {
 		p.gone = true
 		return
 	}
-	ref, _ := parseKey(key)
+	ref, port := parseKey(key)
 	c := &ir.Cluster{Key: key, Source: sourceOf(ref, "spec")}
+	name := ""
 	if ref.Kind == "Backend" {
 		b, presence := objects.Get[*v1alpha1.Backend](p.view, ref.Namespace, ref.Name)
 		if presence != objects.Present {
 			return
 		}
 		c.TLS, _ = p.backendTLS(ref, b)
-		if c.TLS != nil {
-			for _, h := range append(slices.Clone(c.TLS.CAs), c.TLS.ClientID) {
-				if h != "" {
-					p.say(topic{kind: secretTopic, name: h}, true)
-				}
+	} else {
+		s, presence := objects.Get[*corev1.Service](p.view, ref.Namespace, ref.Name)
+		if presence != objects.Present {
+			return
+		}
+		name = portName(s, port)
+		c.TLS = p.policyTLS(ref, s, port)
+	}
+	if _, id, ok := strings.Cut(key, "@"); ok && c.TLS != nil && c.TLS.ClientID == "" {
+		own := *c.TLS
+		own.ClientID = id
+		c.TLS = &own
+	}
+	if c.TLS != nil {
+		for _, h := range append(slices.Clone(c.TLS.CAs), c.TLS.ClientID) {
+			if h != "" {
+				p.say(topic{kind: secretTopic, name: h}, true)
 			}
 		}
 	}
-	c.Traffic = p.clusterTraffic(ref, key)
+	c.Traffic = p.clusterTraffic(ref, key, name)
 	p.say(topic{kind: clusterSink, name: key}, c)
 }
 
-// parseKey takes the key of a cluster apart.
+// parseKey takes the key of a cluster, or a handle, apart.
 func parseKey(key string) (ref diag.Ref, port int32) {
+	key, _, _ = strings.Cut(key, "@")
 	parts := strings.Split(key, "/")
 	ref = refOf(parts[0], parts[1], parts[2])
 	if len(parts) > 3 {
@@ -108,47 +122,6 @@ func parseKey(key string) (ref diag.Ref, port int32) {
 		port = int32(n)
 	}
 	return ref, port
-}
-
-// backendTLS turns a Backend's TLS into the IR's terms. What cannot be resolved is left out, so that no chain verifies.
-func (p *pass) backendTLS(ref diag.Ref, b *v1alpha1.Backend) (*ir.BackendTLS, []diag.Fault) {
-	t := b.Spec.TLS
-	if t == nil {
-		return nil, nil
-	}
-	v := newVerdict(ref, b)
-	out := &ir.BackendTLS{Hostname: t.Hostname}
-	if t.Hostname == "" {
-		v.fault("spec.tls.hostname", invalid, "it is sent as server name and must be in the certificate", "is missing")
-	}
-	out.System = v.enum("spec.tls.wellKnownCACertificates", t.WellKnownCACertificates, "System") != ""
-	for i, c := range t.CACertificateRefs {
-		path := fmt.Sprintf("spec.tls.caCertificateRefs[%d]", i)
-		to := diag.Ref{Group: string(c.Group), Kind: string(c.Kind), Namespace: b.Namespace, Name: string(c.Name)}
-		if r := p.resolve(ref, "spec.tls.caCertificateRefs", to); r != nil {
-			v.fault(path, r.reason, r.hint, "%s", r.message)
-			continue
-		}
-		if m, pend := material(p.view, handleOf(to)); m == nil && !pend {
-			v.fault(path, "InvalidCACertificateRef", "", "there is no %s", to)
-			continue
-		} else if !pend && m.Data["ca.crt"].Len() == 0 {
-			v.fault(path, "InvalidCACertificateRef", "", "%s has no ca.crt", to)
-			continue
-		}
-		out.CAs = append(out.CAs, handleOf(to))
-	}
-	if !out.System && len(t.CACertificateRefs) == 0 {
-		v.fault("spec.tls", invalid, "set wellKnownCACertificates: System, or caCertificateRefs", "nobody is trusted")
-	}
-	if c := t.ClientCertificateRef; c != nil {
-		handle, r := p.certificate(ref, "spec.tls.clientCertificateRef", *c)
-		if r != nil {
-			v.fault("spec.tls.clientCertificateRef", r.reason, r.hint, "%s", r.message)
-		}
-		out.ClientID = handle
-	}
-	return out, v.Faults
 }
 
 // backend is the unit for the verdict about one Backend.

@@ -74,6 +74,7 @@ const (
 	parametersTopic                   // ref: GatewayParameters; bool, said by who names them: whether that is ours
 	hostTopic                         // name: listener key; host, one; *fragment
 	clusterTopic                      // name: cluster key; clusterRef
+	reachTopic                        // ref: Service or Backend; []diag.Ref, Gateways through which a route reaches it
 	secretTopic                       // name: handle; true
 	reportTopic                       // ref: any object; *diag.Object
 	listenerSink                      // name: listener key; *ir.Listener

@@ -11,8 +11,11 @@ import (
 // GatewayInfrastructure is not, since in shared mode nothing lies in the Gateway's own namespace.
 func SupportedFeatures() []string {
 	all := []features.FeatureName{
+		features.SupportBackendTLSPolicy,
+		features.SupportBackendTLSPolicySANValidation,
 		features.SupportGateway,
 		features.SupportGatewayAddressEmpty,
+		features.SupportGatewayBackendClientCertificate,
 		features.SupportGatewayHTTPListenerIsolation,
 		features.SupportGatewayPort8080,
 		features.SupportHTTPRoute,

@@ -31,6 +31,7 @@ type attachPoint struct {
 	Selector                      *metav1.LabelSelector
 	Redirect                      *redirect // of every route, for HTTP only; nil: none
 	HSTS                          *lowered  // for HTTPS only
+	Identity                      string    // handle of the certificate that backends are shown, "": none
 }
 
 // redirect is a redirect to HTTPS.
@@ -77,6 +78,7 @@ type gatewayPass struct {
 	exposure *exposure
 	addrs    []netip.Addr
 	points   []attachPoint
+	identity string // handle of the certificate that backends are shown, "": none
 }
 
 func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
@@ -86,6 +88,7 @@ func (g *gatewayPass) translate(class *gatewayv1.GatewayClass) {
 	if r, m := g.addresses(); reason == "" {
 		reason, message = r, m
 	}
+	g.clientCertificate()
 	conflicts := listenerConflicts(g.gw.Spec.Listeners)
 	for i := range g.gw.Spec.Listeners {
 		g.listener(i, conflicts[i], reason == "")
@@ -238,6 +241,7 @@ func (g *gatewayPass) listener(i int, conflict string, usable bool) {
 		}
 		point.HSTS = g.params.HSTS
 	}
+	point.Identity = g.identity
 	if conflict != "" {
 		reason, message = conflict, g.conflictText(l, conflict)
 		g.fault(path, conflict, "", "%s", message)
@@ -463,6 +467,29 @@ func (g *gatewayPass) redirects() {
 		}
 		h.Redirect = &redirect{uint16(g.points[j].Port), g.params.RedirectBy}
 	}
+}
+
+// refusedIdentity is the handle of no Secret: what a Gateway may not show is not left out, its requests to TLS backends are refused.
+const refusedIdentity = "Secret/none/none"
+
+// clientCertificate reads spec.tls.backend.clientCertificateRef (GEP-3155): what the Gateway shows to backends that speak TLS.
+func (g *gatewayPass) clientCertificate() {
+	t := g.gw.Spec.TLS
+	if t == nil || t.Backend == nil || t.Backend.ClientCertificateRef == nil {
+		return
+	}
+	const field = "spec.tls.backend.clientCertificateRef"
+	handle, bad := g.pass.certificate(g.Ref, field, *t.Backend.ClientCertificateRef)
+	g.identity = cmp.Or(handle, refusedIdentity)
+	if bad == nil {
+		g.add(resolvedRefs, true, resolvedRefs, "")
+		return
+	}
+	if bad.reason == invalidCertificateRef {
+		bad.reason = string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
+	}
+	g.fault(field, bad.reason, bad.hint, "%s", bad.message)
+	g.add(resolvedRefs, false, bad.reason, withHint(field+": "+bad.message, bad.hint))
 }
 
 // conditions adds those of the Gateway as a whole.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -65,12 +66,15 @@ func parse(t testing.TB, text string) []objects.Object {
 	return withPairs(t, all)
 }
 
-// withPairs puts a certificate and its key into the Secrets that ask for one.
+// withPairs puts a certificate and its key into the Secrets that ask for one, and a certificate into the ConfigMaps that do.
 func withPairs(t testing.TB, all []objects.Object) []objects.Object {
 	t.Helper()
 	for _, o := range all {
 		if s, ok := o.(*objects.Secret); ok && string(s.Material.Data["tls.crt"].Reveal()) == "PAIR" {
 			s.Material.Data = testPair(t)
+		}
+		if c, ok := o.(*corev1.ConfigMap); ok && c.Data["ca.crt"] == "CA" {
+			c.Data["ca.crt"] = string(testPair(t)["tls.crt"].Reveal())
 		}
 	}
 	return all

@@ -26,6 +26,7 @@ type routePass struct {
 	unresolved *refusal
 	namespace  labels.Set // of the route, read when a selector asks for it
 	attached   map[diag.Ref][]string
+	identities map[diag.Ref]string // handles of the certificates that Gateways show to backends
 	fragments  map[topic]*fragment
 }
 
@@ -44,7 +45,7 @@ func (p *pass) httpRoute() {
 		p.gone = true
 		return
 	}
-	r := &routePass{pass: p, verdict: newVerdict(ref, o), r: o, attached: map[diag.Ref][]string{}, fragments: map[topic]*fragment{}}
+	r := &routePass{pass: p, verdict: newVerdict(ref, o), r: o, attached: map[diag.Ref][]string{}, identities: map[diag.Ref]string{}, fragments: map[topic]*fragment{}}
 	for i := range o.Spec.ParentRefs {
 		r.parent(i)
 	}
@@ -66,19 +67,37 @@ func (p *pass) httpRoute() {
 }
 
 func (r *routePass) sayClusters() {
+	var gateways []diag.Ref
+	var identities []string
+	for gw := range r.attached {
+		gateways = append(gateways, gw)
+		identities = append(identities, r.identities[gw])
+	}
+	slices.Sort(identities)
+	identities = slices.Compact(identities)
+	slices.SortFunc(gateways, func(a, b diag.Ref) int { return cmp.Compare(a.String(), b.String()) })
 	for i := range r.rules {
 		if r.rules[i].dropped {
 			continue
 		}
 		for _, b := range r.rules[i].backends {
 			if b.Cluster != "" {
-				r.pass.say(topic{kind: clusterTopic, name: b.Cluster}, true)
+				r.reaches(b.Cluster, gateways, identities)
 			}
 		}
 		for _, key := range r.rules[i].mirrors {
-			r.pass.say(topic{kind: clusterTopic, name: key}, true)
+			r.reaches(key, gateways, identities)
 		}
 	}
+}
+
+// reaches says that the route sends requests to a cluster, through Gateways that show these identities.
+func (r *routePass) reaches(cluster string, gateways []diag.Ref, identities []string) {
+	for _, id := range identities {
+		r.pass.say(topic{kind: clusterTopic, name: as(cluster, id)}, true)
+	}
+	ref, _ := parseKey(cluster)
+	r.pass.say(topic{kind: reachTopic, ref: ref}, gateways)
 }
 
 // parent attaches the route to what one parentRef names.
@@ -129,6 +148,7 @@ func (r *routePass) parent(i int) {
 	for _, l := range points {
 		if !slices.Contains(r.attached[to], l.Name) {
 			r.attached[to] = append(r.attached[to], l.Name)
+			r.identities[to] = l.Identity
 			r.emit(to, l)
 		}
 	}
@@ -249,6 +269,50 @@ func (r *routePass) hostnames(l *attachPoint) []string {
 	return out
 }
 
+// as is the key of a cluster for a Gateway that shows a certificate of its own; id "": it shows none.
+func as(cluster, id string) string {
+	if id == "" || cluster == "" {
+		return cluster
+	}
+	return cluster + "@" + id
+}
+
+// identified are a rule's backends and filters for a Gateway that shows a certificate of its own to backends.
+func (rl *rule) identified(id string) (backends []ir.Backend, filters []lowered) {
+	if id == "" {
+		return rl.backends, rl.filters
+	}
+	backends, filters = slices.Clone(rl.backends), slices.Clone(rl.filters)
+	for i := range backends {
+		backends[i].Cluster = as(backends[i].Cluster, id)
+		backends[i].Steps = identifiedSteps(backends[i].Steps, id)
+	}
+	for i := range filters {
+		filters[i].Step = identifiedSteps([]*ir.Step{filters[i].Step}, id)[0]
+	}
+	return backends, filters
+}
+
+// identifiedSteps are steps whose references to clusters go to those of the identity.
+func identifiedSteps(steps []*ir.Step, id string) []*ir.Step {
+	out := slices.Clone(steps)
+	for i, s := range out {
+		if len(s.Refs) == 0 {
+			continue
+		}
+		own := *s
+		own.Refs = map[string]string{}
+		for k, v := range s.Refs {
+			if strings.HasPrefix(v, "Service/") || strings.HasPrefix(v, "Backend/") {
+				v = as(v, id)
+			}
+			own.Refs[k] = v
+		}
+		out[i] = &own
+	}
+	return out
+}
+
 // emit adds the rules to the virtual hosts of one listener.
 func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 	if !l.Live {
@@ -264,7 +328,8 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 		if l.HSTS != nil {
 			steps = append(steps, *l.HSTS)
 		}
-		shared := order(append(steps, rl.filters...))
+		backends, filters := rl.identified(l.Identity)
+		shared := order(append(steps, filters...))
 		for m := range rl.matches {
 			source := sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d].matches[%d]", i, m))
 			if len(r.r.Spec.Rules) == 0 {
@@ -274,7 +339,7 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 			}
 			f.Entries = append(f.Entries, entry{Rule: i, Match: m, Redirect: l.Redirect, Route: &ir.Route{
 				Name: keyOf(r.Ref, fmt.Sprint(i), fmt.Sprint(m)), Source: source, Match: rl.matches[m], Created: f.Created, Steps: shared,
-				Backends: rl.backends, NoBackend: rl.noBackend, Timeouts: rl.timeouts, Retry: rl.retry, Affinity: rl.affinity}})
+				Backends: backends, NoBackend: rl.noBackend, Timeouts: rl.timeouts, Retry: rl.retry, Affinity: rl.affinity}})
 		}
 	}
 	for _, h := range r.hostnames(&l) {

@@ -38,6 +38,14 @@ func (p *pass) policyVerdict() {
 			_, v.Faults = clientOf(cp)
 		}
 	}
+	if ref.Kind == "BackendTLSPolicy" {
+		if t, presence := objects.Get[*gatewayv1.BackendTLSPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			p.verdict(p.tlsVerdict(t))
+		} else {
+			p.gone = true
+		}
+		return
+	}
 	var btp *v1alpha1.BackendTrafficPolicy
 	if ref.Kind == "BackendTrafficPolicy" {
 		if btp, presence = objects.Get[*v1alpha1.BackendTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
@@ -58,7 +66,7 @@ func (p *pass) policyVerdict() {
 	if cp, ok := o.(*v1alpha1.ClientTrafficPolicy); ok {
 		v.notYet(cp)
 	}
-	for i, r := range targetRefs(o) {
+	for i, r := range objects.TargetRefs(o) {
 		if btp != nil && r.Kind != "Service" && r.Kind != "Backend" {
 			for _, f := range onlyService(btp) {
 				v.warn("spec."+f, "", "attach it to the Service or Backend", "has no effect on %s %s", r.Kind, r.Name)
@@ -173,8 +181,12 @@ func (p *pass) findTarget(to diag.Ref, section string) *refusal {
 			names = namesIn[*networkingv1.IngressClass](p.view, "")
 		}
 	case "Service":
-		_, presence := objects.Get[*corev1.Service](p.view, to.Namespace, to.Name)
-		if found = presence == objects.Present; !found {
+		s, presence := objects.Get[*corev1.Service](p.view, to.Namespace, to.Name)
+		if found = presence == objects.Present; found {
+			for _, sp := range s.Spec.Ports {
+				sections = append(sections, sp.Name)
+			}
+		} else {
 			names = namesIn[*corev1.Service](p.view, to.Namespace)
 		}
 	case "Backend":

@@ -18,7 +18,6 @@ import (
 func notFollowed() map[string]string {
 	const unsupported = "the filter is refused: its rule is dropped"
 	return map[string]string{
-		"Gateway spec.tls.backend.clientCertificateRef":                      "no client certificate is shown to backends by Gateway yet",
 		"Gateway spec.tls.frontend.default.validation.caCertificateRefs":     "the listener is refused: UnsupportedValue",
 		"Gateway spec.tls.frontend.perPort.tls.validation.caCertificateRefs": "the listener is refused: UnsupportedValue",
 		"HTTPRoute spec.rules.filters.externalAuth.backendRef":               unsupported,
@@ -30,7 +29,7 @@ func notFollowed() map[string]string {
 // here with the reason why it is not followed.
 func TestEveryReferenceIsKnown(t *testing.T) {
 	found := map[string]bool{}
-	for _, o := range []objects.Object{&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.HTTPRoute{}, &networkingv1.IngressClass{},
+	for _, o := range []objects.Object{&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.HTTPRoute{}, &gatewayv1.BackendTLSPolicy{}, &networkingv1.IngressClass{},
 		&networkingv1.Ingress{}, &v1alpha1.Backend{}, &v1alpha1.ProtectionPolicy{}, &v1alpha1.ClientTrafficPolicy{},
 		&v1alpha1.BackendTrafficPolicy{}, &v1alpha1.GatewayParameters{}} {
 		spec, _ := reflect.TypeOf(o).Elem().FieldByName("Spec")

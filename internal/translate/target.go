@@ -1,10 +1,14 @@
 package translate
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
@@ -12,27 +16,6 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
-
-// targetRefs lists what a policy is attached to, nil for other kinds.
-func targetRefs(o objects.Object) []v1alpha1.TargetRef {
-	switch p := o.(type) {
-	case *v1alpha1.ProtectionPolicy:
-		return p.Spec.TargetRefs
-	case *v1alpha1.ClientTrafficPolicy:
-		return p.Spec.TargetRefs
-	case *v1alpha1.BackendTrafficPolicy:
-		return p.Spec.TargetRefs
-	}
-	return nil
-}
-
-// targetName is the value under which objects.ByTarget finds the policies of a target.
-func targetName(namespace string, r v1alpha1.TargetRef) string {
-	if r.Kind == "IngressClass" || r.Kind == "GatewayClass" {
-		namespace = ""
-	}
-	return r.Kind + "/" + namespace + "/" + r.Name
-}
 
 func targetNameOf(r diag.Ref) string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
 
@@ -42,6 +25,7 @@ type target struct {
 	Protection map[string]*attached // by section, "" the whole object
 	Client     map[string]*client
 	Traffic    map[string]*traffic
+	TLS        map[string]*backendTLS // of a Service, by the port's name
 }
 
 // attached is one policy at one target.
@@ -66,7 +50,7 @@ func (p *pass) target() {
 	kind, rest, _ := strings.Cut(name, "/")
 	namespace, object, _ := strings.Cut(rest, "/")
 	to := ir.Source{Kind: kind, Namespace: namespace, Name: object}
-	out := &target{Protection: map[string]*attached{}, Client: map[string]*client{}, Traffic: map[string]*traffic{}}
+	out := &target{Protection: map[string]*attached{}, Client: map[string]*client{}, Traffic: map[string]*traffic{}, TLS: map[string]*backendTLS{}}
 	for _, o := range objects.List[*v1alpha1.ProtectionPolicy](p.view, objects.ByTarget, name) {
 		for _, s := range sectionsOf(o, name) {
 			if out.Protection[s] == nil {
@@ -99,7 +83,15 @@ func (p *pass) target() {
 			}
 		}
 	}
-	if len(out.Protection)+len(out.Client)+len(out.Traffic) == 0 {
+	for _, o := range objects.List[*gatewayv1.BackendTLSPolicy](p.view, objects.ByTarget, name) {
+		for _, s := range sectionsOf(o, name) {
+			if out.TLS[s] == nil {
+				t, _ := p.tlsOf(o)
+				out.TLS[s] = &backendTLS{refOf("BackendTLSPolicy", o.Namespace, o.Name), t}
+			}
+		}
+	}
+	if len(out.Protection)+len(out.Client)+len(out.Traffic)+len(out.TLS) == 0 {
 		p.gone = true
 		return
 	}
@@ -109,8 +101,8 @@ func (p *pass) target() {
 // sectionsOf lists the sections of a target that o is attached to.
 func sectionsOf(o objects.Object, name string) []string {
 	var out []string
-	for _, r := range targetRefs(o) {
-		if targetName(o.GetNamespace(), r) == name && r.Group == group(r.Kind) && !slices.Contains(out, r.SectionName) {
+	for _, r := range objects.TargetRefs(o) {
+		if objects.TargetName(o.GetNamespace(), r) == name && r.Group == group(r.Kind) && !slices.Contains(out, r.SectionName) {
 			out = append(out, r.SectionName)
 		}
 	}
@@ -271,11 +263,4 @@ func appendLowered(out []lowered, f stepField, l layer, raw []byte, layers []lay
 	return append(out, low)
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

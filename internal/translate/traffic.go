@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -219,13 +220,17 @@ func (v verdict) seconds(path string, d *gatewayv1.Duration) ir.Duration {
 	return *n
 }
 
-// clusterTraffic is what a policy of the Service or Backend says about a cluster.
-func (p *pass) clusterTraffic(ref diag.Ref, key string) *ir.Traffic {
+// clusterTraffic is what a policy of the Service or Backend says about a cluster; one for the port, by its name, beats one for the whole.
+func (p *pass) clusterTraffic(ref diag.Ref, key, port string) *ir.Traffic {
 	t := hear[*target](p, topic{kind: targetTopic, name: targetNameOf(ref)})
-	if t == nil || t.Traffic[""] == nil {
+	if t == nil {
 		return nil
 	}
-	out := t.Traffic[""].Traffic
+	x := cmp.Or(t.Traffic[port], t.Traffic[""])
+	if x == nil {
+		return nil
+	}
+	out := x.Traffic
 	if out == nil || out.Affinity == nil || out.Affinity.Cookie != "" {
 		return out
 	}

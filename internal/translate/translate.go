@@ -88,7 +88,7 @@ var roots = [...]struct {
 	{"Gateway", gatewayUnit}, {"GatewayClass", gatewayClassUnit}, {"IngressClass", classUnit}, {"HTTPRoute", routeUnit},
 	{"Ingress", ingressUnit}, {"ProtectionPolicy", policyUnit}, {"ClientTrafficPolicy", policyUnit},
 	{"BackendTrafficPolicy", policyUnit},
-	{"GatewayParameters", parametersUnit}, {"Backend", backendUnit}, {"Secret", pairUnit},
+	{"BackendTLSPolicy", policyUnit}, {"GatewayParameters", parametersUnit}, {"Backend", backendUnit}, {"Secret", pairUnit},
 }
 
 // root enqueues the units that exist because of an object or a target.
@@ -118,6 +118,7 @@ func (t *Translator) enqueueAll(s *objects.Store) {
 	enqueueRoots[*v1alpha1.ProtectionPolicy](t, v)
 	enqueueRoots[*v1alpha1.ClientTrafficPolicy](t, v)
 	enqueueRoots[*v1alpha1.BackendTrafficPolicy](t, v)
+	enqueueRoots[*gatewayv1.BackendTLSPolicy](t, v)
 	enqueueRoots[*v1alpha1.GatewayParameters](t, v)
 	enqueueRoots[*v1alpha1.Backend](t, v)
 	enqueueRoots[*objects.Secret](t, v)
@@ -127,8 +128,8 @@ func enqueueRoots[T objects.Object](t *Translator, v *objects.View) {
 	for _, o := range objects.List[T](v, "", "") {
 		k := objects.KeyOf(o)
 		t.root(objects.Read{Kind: k.Kind, Key: k})
-		for _, r := range targetRefs(o) {
-			t.engine.enqueue(unitKey{kind: targetUnit, name: targetName(o.GetNamespace(), r)})
+		for _, r := range objects.TargetRefs(o) {
+			t.engine.enqueue(unitKey{kind: targetUnit, name: objects.TargetName(o.GetNamespace(), r)})
 		}
 	}
 }
@@ -136,7 +137,7 @@ func enqueueRoots[T objects.Object](t *Translator, v *objects.View) {
 // group is the API group of a kind that Gatehouse reads.
 func group(kind string) string {
 	switch kind {
-	case "GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant":
+	case "GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant", "BackendTLSPolicy":
 		return "gateway.networking.k8s.io"
 	case "IngressClass", "Ingress":
 		return "networking.k8s.io"

@@ -80,7 +80,7 @@ func some(t *rapid.T, what string, draw func() string) string {
 
 func (w *world) object(t *rapid.T) objects.Object {
 	kinds := []func(*rapid.T) string{gatewayClass, gateway, httpRoute, httpRoute, ingressClass, ingress, ingress, service, service, slice, slice, slice, namespaceObject, grant,
-		protection, protection, clientTraffic, backendTraffic, gatewayParameters, backendObject, secretObject}
+		protection, protection, clientTraffic, backendTraffic, backendTLS, gatewayParameters, backendObject, secretObject}
 	y := rapid.SampledFrom(kinds).Draw(t, "kind")(t)
 	o := decodeAll(w.tb, y)[0]
 	if s, ok := o.(*objects.Secret); ok {
@@ -240,6 +240,14 @@ func backendTraffic(t *rapid.T) string {
 		some(t, "targets", func() string { return targetRef(t) }) + "]" + maybe(t, "retry", ", retry: {attempts: "+pick(t, "attempts", "1", "99")+"}") +
 		maybe(t, "affinity", ", affinity: {cookie: {}}") + maybe(t, "balancer", ", loadBalancer: {algorithm: LeastRequest}") +
 		maybe(t, "timeouts", ", timeouts: {connect: "+pick(t, "connect", "1s", "0s")+"}") + "}"
+}
+
+func backendTLS(t *rapid.T) string {
+	return "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {" + meta(t, namespace(t), "v1", "v2") + "}\nspec: {targetRefs: [" +
+		some(t, "targets", func() string {
+			return `{group: "", kind: Service, name: ` + pick(t, "service", "s1", "s2") + maybe(t, "section", ", sectionName: "+pick(t, "port", "http", "x")) + "}"
+		}) + "], validation: {hostname: x.example, " + pick(t, "trust", "wellKnownCACertificates: System", `caCertificateRefs: [{group: "", kind: ConfigMap, name: c1}]`,
+		`caCertificateRefs: [{group: "", kind: Secret, name: t1}]`) + "}}"
 }
 
 func gatewayParameters(t *rapid.T) string {
