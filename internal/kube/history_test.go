@@ -2,10 +2,12 @@ package kube
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 )
 
@@ -225,5 +228,21 @@ func TestStrangers(t *testing.T) {
 	w := testWatch("HTTPRoute")
 	if err := w.Add(&gatewayv1.Gateway{}); err == nil {
 		t.Error("a Gateway was taken for an HTTPRoute")
+	}
+}
+
+// TestFaultsChangeWhileWatchesSync: the last watch to sync and those whose faults change meanwhile do not get in each other's way.
+func TestFaultsChangeWhileWatchesSync(t *testing.T) {
+	for range 100 {
+		w := testWatch("HTTPRoute")
+		w.s.c.o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		other := &watch{s: w.s, kind: w.kind, namespace: "other"}
+		var wg sync.WaitGroup
+		wg.Go(func() { w.s.synced(w, diag.Fault{}) })
+		wg.Go(func() { w.s.synced(other, diag.Fault{Message: "cannot be read"}) })
+		wg.Wait()
+		if _, faults, ok := w.s.take(); !ok || len(faults) != 1 {
+			t.Fatalf("handed on %v, %v", faults, ok)
+		}
 	}
 }

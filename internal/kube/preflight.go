@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiversion "k8s.io/apimachinery/pkg/util/version"
@@ -57,22 +58,22 @@ func (c *Cluster) Installations(ctx context.Context) ([]Installation, error) {
 		return nil, fmt.Errorf("looking for installations: %w", err)
 	}
 	var out []Installation
-	for _, d := range deployments.Items {
-		i := Installation{Kind: "Deployment", Namespace: d.Namespace, Name: d.Name, Ready: d.Status.ReadyReplicas, Wanted: 1}
-		if d.Spec.Replicas != nil {
-			i.Wanted = *d.Spec.Replicas
-		}
-		for _, x := range d.Spec.Template.Spec.Containers[:min(1, len(d.Spec.Template.Spec.Containers))] {
-			i.Image, i.Args = x.Image, x.Args
+	add := func(kind string, m metav1.ObjectMeta, pod corev1.PodSpec, ready, wanted int32) {
+		i := Installation{Kind: kind, Namespace: m.Namespace, Name: m.Name, Ready: ready, Wanted: wanted}
+		if len(pod.Containers) > 0 {
+			i.Image, i.Args = pod.Containers[0].Image, pod.Containers[0].Args
 		}
 		out = append(out, i)
 	}
-	for _, d := range daemons.Items {
-		i := Installation{Kind: "DaemonSet", Namespace: d.Namespace, Name: d.Name, Ready: d.Status.NumberReady, Wanted: d.Status.DesiredNumberScheduled}
-		for _, x := range d.Spec.Template.Spec.Containers[:min(1, len(d.Spec.Template.Spec.Containers))] {
-			i.Image, i.Args = x.Image, x.Args
+	for _, d := range deployments.Items {
+		wanted := int32(1)
+		if d.Spec.Replicas != nil {
+			wanted = *d.Spec.Replicas
 		}
-		out = append(out, i)
+		add("Deployment", d.ObjectMeta, d.Spec.Template.Spec, d.Status.ReadyReplicas, wanted)
+	}
+	for _, d := range daemons.Items {
+		add("DaemonSet", d.ObjectMeta, d.Spec.Template.Spec, d.Status.NumberReady, d.Status.DesiredNumberScheduled)
 	}
 	for n := range out {
 		c.lease(ctx, &out[n])

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
@@ -25,12 +26,12 @@ type bodies struct {
 	meta  map[objects.Key]*objects.Secret // every Secret that there is, without its body
 	have  map[objects.Key]*objects.Secret // those whose body was fetched, as it was handed on
 	busy  map[objects.Key]bool            // being fetched or waiting for it
-	queue chan objects.Key
+	queue workqueue.TypedInterface[objects.Key]
 }
 
 func newBodies(s *source) bodies {
 	return bodies{s: s, meta: map[objects.Key]*objects.Secret{}, have: map[objects.Key]*objects.Secret{}, busy: map[objects.Key]bool{},
-		queue: make(chan objects.Key)}
+		queue: workqueue.NewTyped[objects.Key]()}
 }
 
 // Fetch asks for the bodies of Secrets that are known by metadata. It does not block; each body, or why it cannot be had, comes as a
@@ -50,7 +51,7 @@ func (b *bodies) want(k objects.Key) {
 		return
 	}
 	b.busy[k] = true
-	go func() { b.queue <- k }() // bounded by the Secrets that are named; run takes them as long as the process lives
+	b.queue.Add(k)
 }
 
 // seen takes the metadata of a Secret that the watch brought. One whose body is known is handed on when the new body is there.
@@ -82,16 +83,17 @@ func (b *bodies) run(ctx context.Context) {
 	for range fetchers {
 		wg.Go(func() {
 			for {
-				select {
-				case <-ctx.Done():
+				k, ended := b.queue.Get()
+				if ended {
 					return
-				case k := <-b.queue:
-					b.fetch(ctx, k)
 				}
+				b.fetch(ctx, k)
+				b.queue.Done(k)
 			}
 		})
 	}
 	<-ctx.Done()
+	b.queue.ShutDown()
 }
 
 // fetch gets one body and hands it on. It tries again until it has an answer.

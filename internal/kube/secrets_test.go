@@ -1,7 +1,9 @@
 package kube
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -11,6 +13,13 @@ import (
 
 func meta(rv string) *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tls", UID: "u", ResourceVersion: rv}}
+}
+
+// next is the Secret that is fetched next.
+func next(b *bodies) objects.Key {
+	k, _ := b.queue.Get()
+	b.queue.Done(k)
+	return k
 }
 
 // TestBodyStaysUntilTheNextIsThere: a Secret that changes is never without a body once it had one, and an older body never replaces a
@@ -41,7 +50,7 @@ func TestBodyStaysUntilTheNextIsThere(t *testing.T) {
 	}
 	w.s.c.Fetch([]objects.Key{key})
 	w.s.c.Fetch([]objects.Key{key})
-	if got := <-b.queue; got != key {
+	if got := next(b); got != key {
 		t.Fatalf("asked for %v", got)
 	}
 	b.done(key, body("1", "one"))
@@ -54,11 +63,11 @@ func TestBodyStaysUntilTheNextIsThere(t *testing.T) {
 	if got, _ := look(); got != "one" {
 		t.Errorf("body = %q while the new one is fetched", got)
 	}
-	if got := <-b.queue; got != key {
+	if got := next(b); got != key {
 		t.Fatalf("asked for %v", got)
 	}
 	b.done(key, body("1", "one")) // an answer from a cache that is behind
-	if got := <-b.queue; got != key {
+	if got := next(b); got != key {
 		t.Fatalf("a stale body was not asked for again: %v", got)
 	}
 	b.done(key, body("2", "two"))
@@ -72,4 +81,18 @@ func TestBodyStaysUntilTheNextIsThere(t *testing.T) {
 	if _, p := look(); p != objects.Absent {
 		t.Errorf("presence = %v after its end", p)
 	}
+}
+
+// TestNothingIsLeftBehindWhenWatchingEnds: what is asked for after the end waits nowhere.
+func TestNothingIsLeftBehindWhenWatchingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // it fails if a goroutine is left
+		w := testWatch("Secret")
+		if err := w.Replace([]any{meta("1")}, "1"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w.s.bodies.run(ctx)
+		w.s.c.Fetch([]objects.Key{{Kind: "Secret", Namespace: "shop", Name: "tls"}})
+	})
 }

@@ -199,13 +199,11 @@ func (s *source) synced(w *watch, fault diag.Fault) {
 	}
 	waited := s.waiting[w]
 	delete(s.waiting, w)
-	left := len(s.waiting)
+	read, faults := waited && len(s.waiting) == 0, len(s.faults)
+	s.told = s.told || read // hand over even if the cluster is empty
 	s.mu.Unlock()
-	if waited && left == 0 {
-		s.mu.Lock()
-		s.told = true // hand over even if the cluster is empty
-		s.mu.Unlock()
-		s.c.o.Log.Info("cluster read", "faults", len(s.faults))
+	if read {
+		s.c.o.Log.Info("cluster read", "faults", faults)
 	}
 	s.poke()
 }

@@ -200,21 +200,24 @@ func (w *watch) listWatch(gv schema.GroupVersion) (*cache.ListWatch, runtime.Obj
 
 // Add, Update, Delete, Replace and Resync make a watch the store of its reflector (cache.ReflectorStore). Events that come twice
 // or late change nothing: the newest version of an object counts.
-func (w *watch) Add(o any) error    { return w.upsert(o, false) }
-func (w *watch) Update(o any) error { return w.upsert(o, false) }
-func (w *watch) Resync() error      { return nil }
+func (w *watch) Add(in any) error {
+	o, err := w.object(in)
+	if err == nil {
+		w.upsert(o, false)
+	}
+	return err
+}
+
+func (w *watch) Update(in any) error { return w.Add(in) }
+func (w *watch) Resync() error       { return nil }
 
 // upsert takes a version of an object; listed says that it stands in a list of all, which knows best what is there.
-func (w *watch) upsert(in any, listed bool) error {
-	o, err := w.object(in)
-	if err != nil {
-		return err
-	}
+func (w *watch) upsert(o objects.Object, listed bool) {
 	k := objects.KeyOf(o)
 	old, ok := w.have[k]
 	same := old.uid == o.GetUID() && old.rv == o.GetResourceVersion() && !old.gone
 	if ok && (same || !listed && old.behind(o)) { // a list is right even where it goes back: after a restored backup it does
-		return nil
+		return
 	}
 	if ok && old.gone {
 		w.gone--
@@ -225,7 +228,6 @@ func (w *watch) upsert(in any, listed bool) error {
 	} else {
 		w.s.put(k, o)
 	}
-	return nil
 }
 
 func (w *watch) Delete(in any) error {
@@ -273,9 +275,7 @@ func (w *watch) Replace(list []any, _ string) error {
 			return err
 		}
 		there[objects.KeyOf(o)] = true
-		if err := w.upsert(in, true); err != nil {
-			return err
-		}
+		w.upsert(o, true)
 	}
 	for k, v := range w.have {
 		if there[k] {
@@ -312,19 +312,16 @@ func (w *watch) object(in any) (objects.Object, error) {
 	if !ok || objects.KindOf(o) != w.kind.Name {
 		return nil, fmt.Errorf("a watch of %s brought a %T", w.kind.Plural, in)
 	}
-	o.SetManagedFields(nil)
-	if a := o.GetAnnotations(); a[lastApplied] != "" {
-		delete(a, lastApplied)
-	}
+	slim(o)
 	return o, nil
 }
 
 // lastApplied is what kubectl apply keeps for itself: a second copy of the object.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-func slim(m *metav1.ObjectMeta) {
-	m.ManagedFields = nil
-	delete(m.Annotations, lastApplied)
+func slim(o metav1.Object) {
+	o.SetManagedFields(nil)
+	delete(o.GetAnnotations(), lastApplied)
 }
 
 // served is what the API server said it serves of one group and version.
