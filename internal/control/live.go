@@ -26,9 +26,8 @@ type live struct {
 
 // conclusion is one report and the versions that must be live before it is told.
 type conclusion struct {
-	report                     *diag.Report
-	config, endpoints, secrets uint64
-	final                      bool // no body of a Secret was still missing
+	report          *diag.Report
+	config, secrets uint64
 }
 
 func newLive() live {
@@ -43,11 +42,15 @@ func (l *Loop) Live() (*diag.Report, <-chan struct{}) {
 	return l.live.report, l.live.changed
 }
 
-// published takes a report that goes with a state of the feed.
+// published takes a report that goes with a state of the feed. One that is not final, because the body of a Secret is still missing,
+// is never told: the one that is made when it is there takes its place.
 func (v *live) published(r *diag.Report, st feed.State, final bool) {
+	if !final {
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	c := conclusion{r, st.ConfigVersion, st.EndpointsVersion, st.SecretsVersion, final}
+	c := conclusion{r, st.ConfigVersion, st.SecretsVersion}
 	if n := len(v.waiting); n > 0 && v.waiting[n-1].config == c.config && v.waiting[n-1].secrets == c.secrets {
 		v.waiting = v.waiting[:n-1]
 	}
@@ -67,7 +70,7 @@ func (v *live) acked(a feed.Ack) {
 func (v *live) settle(fresh bool) {
 	best := -1
 	for i, c := range v.waiting {
-		if c.final && c.config <= v.ack.ConfigVersion && c.secrets <= v.ack.SecretsVersion {
+		if c.config <= v.ack.ConfigVersion && c.secrets <= v.ack.SecretsVersion {
 			best = i
 		}
 	}
@@ -195,7 +198,7 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 func refused(parents []diag.Parent, f diag.Fault) []diag.Parent {
 	out := slices.Clone(parents)
 	for i := range out {
-		out[i].Conditions = replaced(out[i].Conditions, "Accepted", "Invalid", f.Path+": "+f.Message)
+		out[i].Conditions = replaced(out[i].Conditions, "Accepted", "Invalid", f.Text())
 	}
 	return out
 }

@@ -56,9 +56,9 @@ func TestVerdictsWaitForTheDataSide(t *testing.T) {
 			t.Error("an acknowledgement that says the same made a new report")
 		}
 		w.ack(map[string]feed.ListenerState{key: {Bound: ":80"}}, diag.Fault{Object: diag.Ref{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: "shop", Name: "r"},
-			Path: "spec.rules[0]", Message: "cannot be compiled"})
+			Message: "cannot be compiled", Hint: "write less"})
 		got = w.live()
-		for _, want := range []string{"Gateway shop/g: Accepted, Programmed", "HTTPRoute shop/r at Gateway shop/g: Accepted=False Invalid: spec.rules[0]: cannot be compiled"} {
+		for _, want := range []string{"Gateway shop/g: Accepted, Programmed", "HTTPRoute shop/r at Gateway shop/g: Accepted=False Invalid: cannot be compiled (write less)\n"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("live has no %q:\n%s", want, got)
 			}

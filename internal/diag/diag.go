@@ -81,17 +81,21 @@ func (f Fault) String() string {
 		b.WriteString(f.Object.String())
 		b.WriteString(": ")
 	}
-	if f.Path != "" {
-		b.WriteString(f.Path)
-		b.WriteString(": ")
-	}
-	b.WriteString(f.Message)
-	if f.Hint != "" {
-		b.WriteString(" (")
-		b.WriteString(f.Hint)
-		b.WriteString(")")
-	}
+	b.WriteString(f.Text())
 	return b.String()
+}
+
+// Text is the fault beside the object that it is about: "spec.rules[0]: message (hint)", for conditions and Events.
+func (f Fault) Text() string { return text(f.Path, f.Message, f.Hint) }
+
+func text(path, message, hint string) string {
+	if path != "" {
+		message = path + ": " + message
+	}
+	if hint != "" {
+		message += " (" + hint + ")"
+	}
+	return message
 }
 
 // SortFaults orders by file, line, object, path, message.
@@ -109,16 +113,7 @@ type Problem struct {
 	Hint string
 }
 
-func (p *Problem) Error() string {
-	s := p.Msg
-	if p.Path != "" {
-		s = p.Path + ": " + s
-	}
-	if p.Hint != "" {
-		s += " (" + p.Hint + ")"
-	}
-	return s
-}
+func (p *Problem) Error() string { return text(p.Path, p.Msg, p.Hint) }
 
 // Errorf returns a *Problem at path.
 func Errorf(path, format string, args ...any) error {

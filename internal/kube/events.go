@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,8 +22,19 @@ type events struct {
 	recorder    record.EventRecorder
 
 	mu       sync.Mutex
-	failures map[diag.Ref]string // what was told last
+	failures map[failure]string // what was told last
 }
+
+// failure is what could not be written for an object: its status, or its Service.
+type failure struct {
+	of   diag.Ref
+	what string
+}
+
+const (
+	ofStatus  = "status"
+	ofService = "Service"
+)
 
 func newEvents(c *Cluster) (*events, error) {
 	client, err := typedcorev1.NewForConfigAndClient(c.o.Config, c.http)
@@ -31,7 +43,7 @@ func newEvents(c *Cluster) (*events, error) {
 	}
 	b := record.NewBroadcaster()
 	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
-	return &events{c: c, broadcaster: b, recorder: b.NewRecorder(c.scheme, corev1.EventSource{Component: "gatehouse", Host: c.o.Identity}), failures: map[diag.Ref]string{}}, nil
+	return &events{c: c, broadcaster: b, recorder: b.NewRecorder(c.scheme, corev1.EventSource{Component: "gatehouse", Host: c.o.Identity}), failures: map[failure]string{}}, nil
 }
 
 func (e *events) stop() {
@@ -49,43 +61,33 @@ func (e *events) tell(o, was *diag.Object) {
 		if f.Severity != diag.Error || was != nil && slices.Contains(was.Faults, f) {
 			continue
 		}
-		message := f.Message
-		if f.Path != "" {
-			message = f.Path + ": " + message
-		}
-		if f.Hint != "" {
-			message += " (" + f.Hint + ")"
-		}
-		reason := f.Reason
-		if reason == "" {
-			reason = "Invalid"
-		}
-		e.recorder.Event(e.object(o.Ref), corev1.EventTypeWarning, reason, message)
+		e.recorder.Event(e.object(o.Ref), corev1.EventTypeWarning, cmp.Or(f.Reason, "Invalid"), f.Text())
 	}
 }
 
 // failed tells that something could not be written for an object, once for each reason.
-func (e *events) failed(ref diag.Ref, err error) {
+func (e *events) failed(ref diag.Ref, what string, err error) {
 	if e == nil || ref == services() {
 		return
 	}
 	e.mu.Lock()
-	again := e.failures[ref] == err.Error()
-	e.failures[ref] = err.Error()
+	f := failure{ref, what}
+	again := e.failures[f] == err.Error()
+	e.failures[f] = err.Error()
 	e.mu.Unlock()
 	if !again {
 		e.recorder.Event(e.object(ref), corev1.EventTypeWarning, "NotWritten", err.Error())
 	}
 }
 
-// done forgets what failed for an object, so that it is told when it fails again.
-func (e *events) done(ref diag.Ref) {
+// done forgets that something failed for an object, so that it is told when it fails again.
+func (e *events) done(ref diag.Ref, what string) {
 	if e == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.failures, ref)
+	delete(e.failures, failure{ref, what})
 }
 
 func (e *events) object(ref diag.Ref) *corev1.ObjectReference {

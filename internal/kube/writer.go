@@ -179,7 +179,7 @@ func (w *writer) work(ctx context.Context, q workqueue.TypedRateLimitingInterfac
 		switch {
 		case err == nil:
 			q.Forget(ref)
-			w.ev.done(ref)
+			w.ev.done(ref, ofStatus)
 		case ctx.Err() != nil:
 		case apierrors.IsConflict(err):
 			w.c.stats.conflicts.Add(1)
@@ -187,7 +187,7 @@ func (w *writer) work(ctx context.Context, q workqueue.TypedRateLimitingInterfac
 		default:
 			w.c.stats.failed.Add(1)
 			w.c.o.Log.Warn("not written; it is tried again", "what", ref.String(), "err", err)
-			w.ev.failed(ref, err)
+			w.ev.failed(ref, ofStatus, err)
 			q.AddRateLimited(ref)
 		}
 		q.Done(ref)
@@ -267,7 +267,7 @@ func (w *writer) refresh(ctx context.Context, k objects.Kind, key objects.Key) {
 
 func (w *writer) keep(key objects.Key, out runtime.Object) {
 	if o, ok := out.(objects.Object); ok {
-		o.SetManagedFields(nil)
+		slim(o)
 		w.c.source.wrote(key, o)
 	}
 }
@@ -323,9 +323,9 @@ func (w *writer) writeServices(ctx context.Context) error {
 		owner := slices.IndexFunc(wanted, func(d *diag.Object) bool { return d.Exposure.Service == s.Name })
 		if err := w.apply(ctx, s); err != nil {
 			failed = append(failed, err)
-			w.ev.failed(wanted[owner].Ref, err) // its status can only say that the Service is not there
+			w.ev.failed(wanted[owner].Ref, ofService, err) // its status can only say that the Service is not there
 		} else {
-			w.ev.done(wanted[owner].Ref)
+			w.ev.done(wanted[owner].Ref, ofService)
 		}
 	}
 	return errors.Join(failed...)

@@ -112,7 +112,7 @@ func (g *gatewayPass) parametersOf(class *gatewayv1.GatewayClass) (reason, messa
 		own, bad := g.pass.parametersOf(g.Ref, field, *to)
 		if bad != nil {
 			g.fault(field, invalidParameters, bad.hint, "%s", bad.message)
-			reason, message = invalidParameters, withHint(field+": "+bad.message, bad.hint)
+			reason, message = invalidParameters, text(field, bad.message, bad.hint)
 			g.params.Unknown = true
 		} else {
 			g.params = *own
@@ -355,7 +355,7 @@ func (g *gatewayPass) tls(l *gatewayv1.Listener, path string) (*ir.TLS, *refusal
 		handle, r := g.certificate(g.Ref, field, c)
 		if r != nil {
 			g.fault(at, r.reason, r.hint, "%s", r.message)
-			bad = cmp.Or(bad, &refusal{r.reason, withHint(at+": "+r.message, r.hint), ""})
+			bad = cmp.Or(bad, &refusal{r.reason, text(at, r.message, r.hint), ""})
 		}
 		if handle != "" {
 			out.Certificates = append(out.Certificates, ir.Certificate{Handle: handle, Source: sourceOf(g.Ref, at)})
@@ -571,7 +571,7 @@ func (p *pass) gatewayClass() {
 	v.Ours, v.Features = true, SupportedFeatures()
 	if _, bad := p.classParameters(class); bad != nil {
 		v.fault("spec.parametersRef", invalidParameters, bad.hint, "%s", bad.message)
-		v.add(accepted, false, invalidParameters, withHint("spec.parametersRef: "+bad.message, bad.hint))
+		v.add(accepted, false, invalidParameters, text("spec.parametersRef", bad.message, bad.hint))
 	} else {
 		v.add(accepted, true, accepted, "")
 	}

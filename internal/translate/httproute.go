@@ -104,16 +104,7 @@ func (r *routePass) reaches(cluster string, gateways []diag.Ref, identities []st
 func (r *routePass) parent(i int) {
 	ref := &r.r.Spec.ParentRefs[i]
 	path := fmt.Sprintf("spec.parentRefs[%d]", i)
-	to := refOf("Gateway", r.r.Namespace, string(ref.Name))
-	if ref.Kind != nil {
-		to.Kind = string(*ref.Kind)
-	}
-	if ref.Group != nil {
-		to.Group = string(*ref.Group)
-	}
-	if ref.Namespace != nil {
-		to.Namespace = string(*ref.Namespace)
-	}
+	to := parentOf(r.r.Namespace, ref)
 	if bad := r.resolve(r.Ref, "spec.parentRefs", to); bad != nil {
 		r.warn(path, bad.reason, bad.hint, "%s", bad.message)
 		return
@@ -154,13 +145,28 @@ func (r *routePass) parent(i int) {
 	}
 }
 
+// parentOf is what a parentRef of a route in namespace names.
+func parentOf(namespace string, ref *gatewayv1.ParentReference) diag.Ref {
+	to := refOf("Gateway", namespace, string(ref.Name))
+	if ref.Kind != nil {
+		to.Kind = string(*ref.Kind)
+	}
+	if ref.Group != nil {
+		to.Group = string(*ref.Group)
+	}
+	if ref.Namespace != nil {
+		to.Namespace = string(*ref.Namespace)
+	}
+	return to
+}
+
 // conclude adds the conditions for one parent; bad is why it does not take the route.
 func (r *routePass) conclude(parent *diag.Parent, bad *refusal) {
 	v := r.verdict
 	if bad == nil {
 		parent.Conditions = append(parent.Conditions, v.condition(accepted, true, accepted, ""))
 	} else {
-		parent.Conditions = append(parent.Conditions, v.condition(accepted, false, bad.reason, withHint(bad.message, bad.hint)))
+		parent.Conditions = append(parent.Conditions, v.condition(accepted, false, bad.reason, text("", bad.message, bad.hint)))
 	}
 	if r.unresolved == nil {
 		parent.Conditions = append(parent.Conditions, v.condition(resolvedRefs, true, resolvedRefs, ""))
@@ -357,11 +363,11 @@ func (r *routePass) drop(rule int, path, reason, hint, format string, args ...an
 		return
 	}
 	r.rules[rule].dropped = true
-	r.dropped = append(r.dropped, dropped{rule, reason, withHint(path+": "+message, hint)})
+	r.dropped = append(r.dropped, dropped{rule, reason, text(path, message, hint)})
 }
 
 // refuse records a reference that does not resolve.
 func (r *routePass) refuse(path string, bad *refusal) {
 	r.fault(path, bad.reason, bad.hint, "%s", bad.message)
-	r.unresolved = cmp.Or(r.unresolved, &refusal{bad.reason, withHint(path+": "+bad.message, bad.hint), ""})
+	r.unresolved = cmp.Or(r.unresolved, &refusal{bad.reason, text(path, bad.message, bad.hint), ""})
 }

@@ -157,7 +157,7 @@ func (p *pass) parameters() {
 func (v verdict) acceptIfFaultless() {
 	for _, f := range v.Faults {
 		if f.Severity == diag.Error {
-			v.add(accepted, false, invalid, withHint(f.Path+": "+f.Message, f.Hint))
+			v.add(accepted, false, invalid, f.Text())
 			return
 		}
 	}

@@ -60,7 +60,7 @@ func (p *pass) policyVerdict() {
 	}
 	problem := "" // what is wrong with it wherever it is attached
 	if len(v.Faults) > 0 {
-		problem = withHint(v.Faults[0].Path+": "+v.Faults[0].Message, v.Faults[0].Hint)
+		problem = v.Faults[0].Text()
 	}
 	v.annotations(o)
 	if cp, ok := o.(*v1alpha1.ClientTrafficPolicy); ok {
@@ -96,7 +96,7 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 	}
 	if bad != nil {
 		v.fault(path, bad.reason, bad.hint, "%s", bad.message)
-		conclude(false, bad.reason, withHint(path+": "+bad.message, bad.hint))
+		conclude(false, bad.reason, text(path, bad.message, bad.hint))
 		return
 	}
 	if p.foreign(to) {
@@ -138,11 +138,7 @@ func (p *pass) foreign(to diag.Ref) bool {
 	case "HTTPRoute":
 		r, _ := objects.Get[*gatewayv1.HTTPRoute](p.view, to.Namespace, to.Name)
 		return !slices.ContainsFunc(r.Spec.ParentRefs, func(ref gatewayv1.ParentReference) bool {
-			namespace := r.Namespace
-			if ref.Namespace != nil {
-				namespace = string(*ref.Namespace)
-			}
-			return ours(refOf("Gateway", namespace, string(ref.Name)))
+			return ours(parentOf(r.Namespace, &ref))
 		})
 	}
 	return false

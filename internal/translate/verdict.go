@@ -103,10 +103,7 @@ func (p *pass) report() {
 	p.say(topic{kind: reportSink, ref: p.u.key.ref}, out)
 }
 
-// withHint is a message and its hint in one text, for conditions.
-func withHint(message, hint string) string {
-	if hint == "" {
-		return message
-	}
-	return message + " (" + hint + ")"
+// text is what is wrong with a field and what to write instead, for conditions.
+func text(path, message, hint string) string {
+	return diag.Fault{Path: path, Message: message, Hint: hint}.Text()
 }
