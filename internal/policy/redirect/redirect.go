@@ -31,18 +31,11 @@ func Step() policy.Step {
 // Spec is HTTPRequestRedirectFilter of the Gateway API. What is absent is taken from the request; the port from the scheme, if
 // that is written, else from the listener.
 type Spec struct {
-	Scheme     *string `json:"scheme,omitempty"`
-	Hostname   *string `json:"hostname,omitempty"`
-	Path       *Path   `json:"path,omitempty"`
-	Port       *int32  `json:"port,omitempty"`
-	StatusCode *int    `json:"statusCode,omitempty"` // 301, 302 (default), 303, 307, 308
-}
-
-// Path is HTTPPathModifier of the Gateway API.
-type Path struct {
-	Type               string  `json:"type"`
-	ReplaceFullPath    *string `json:"replaceFullPath,omitempty"`
-	ReplacePrefixMatch *string `json:"replacePrefixMatch,omitempty"`
+	Scheme     *string              `json:"scheme,omitempty"`
+	Hostname   *string              `json:"hostname,omitempty"`
+	Path       *policy.PathModifier `json:"path,omitempty"`
+	Port       *int32               `json:"port,omitempty"`
+	StatusCode *int                 `json:"statusCode,omitempty"` // 301, 302 (default), 303, 307, 308
 }
 
 // Compile checks each part.
@@ -78,39 +71,16 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 		}
 	}
 	if s.Path != nil {
-		if err := t.setPath(s.Path); err != nil {
+		to, err := s.Path.Replacement()
+		if err != nil {
 			faults = append(faults, err)
 		}
+		t.modify, t.path, t.prefix = true, to.Text, to.Prefix
 	}
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)
 	}
 	return policy.Handler{Request: t.decide, Response: t.locate}, nil
-}
-
-// setPath checks a path modifier.
-func (t *target) setPath(p *Path) error {
-	value, path := p.ReplaceFullPath, "path.replaceFullPath"
-	switch p.Type {
-	case "ReplaceFullPath":
-	case "ReplacePrefixMatch":
-		value, path, t.prefix = p.ReplacePrefixMatch, "path.replacePrefixMatch", true
-	default:
-		return &diag.Problem{Path: "path.type", Msg: fmt.Sprintf("%q is not a path modifier", p.Type),
-			Hint: "write ReplaceFullPath or ReplacePrefixMatch"}
-	}
-	if value == nil {
-		return diag.Errorf(path, "is missing, and the type is %s", p.Type)
-	}
-	t.modify, t.path = true, *value
-	if t.path == "" {
-		t.path = "/"
-	}
-	if _, _, ok := exchange.CanonicalPath(nil, []byte(t.path)); !ok {
-		return &diag.Problem{Path: path, Msg: fmt.Sprintf("%q is not a path", *value),
-			Hint: "write /new, without query; other characters as %XX"}
-	}
-	return nil
 }
 
 // target is where requests are sent.

@@ -30,15 +30,8 @@ func Step() policy.Step {
 
 // Spec is HTTPURLRewriteFilter of the Gateway API.
 type Spec struct {
-	Hostname *string `json:"hostname,omitempty"`
-	Path     *Path   `json:"path,omitempty"`
-}
-
-// Path is HTTPPathModifier of the Gateway API.
-type Path struct {
-	Type               string  `json:"type"`
-	ReplaceFullPath    *string `json:"replaceFullPath,omitempty"`
-	ReplacePrefixMatch *string `json:"replacePrefixMatch,omitempty"`
+	Hostname *string              `json:"hostname,omitempty"`
+	Path     *policy.PathModifier `json:"path,omitempty"`
 }
 
 // Compile checks each part.
@@ -54,9 +47,11 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 		c.host = []byte(*s.Hostname)
 	}
 	if s.Path != nil {
-		if err := c.setPath(s.Path); err != nil {
+		to, err := s.Path.Replacement()
+		if err != nil {
 			faults = append(faults, err)
 		}
+		c.path, c.full, c.flags, c.prefix = string(to.Path.Canonical), to.Path.Canonical, to.Path.Flags, to.Prefix
 	}
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)
@@ -71,33 +66,6 @@ type change struct {
 	flags  exchange.PathFlags
 	prefix bool // path replaces the matched prefix, else the whole path
 	full   []byte
-}
-
-// setPath checks a path modifier. The replacement is made canonical once, here.
-func (c *change) setPath(p *Path) error {
-	value, path := p.ReplaceFullPath, "path.replaceFullPath"
-	switch p.Type {
-	case "ReplaceFullPath":
-	case "ReplacePrefixMatch":
-		value, path, c.prefix = p.ReplacePrefixMatch, "path.replacePrefixMatch", true
-	default:
-		return &diag.Problem{Path: "path.type", Msg: fmt.Sprintf("%q is not a path modifier", p.Type),
-			Hint: "write ReplaceFullPath or ReplacePrefixMatch"}
-	}
-	if value == nil {
-		return diag.Errorf(path, "is missing, and the type is %s", p.Type)
-	}
-	text := *value
-	if text == "" {
-		text = "/"
-	}
-	canonical, _, ok := exchange.CanonicalPath(nil, []byte(text))
-	if !ok {
-		return &diag.Problem{Path: path, Msg: fmt.Sprintf("%q is not a path", *value),
-			Hint: "write /new, without query; other characters as %XX"}
-	}
-	c.path, c.full, c.flags = string(canonical.Canonical), canonical.Canonical, canonical.Flags
-	return nil
 }
 
 func (c *change) request(x *exchange.Exchange) policy.Verdict {
