@@ -108,7 +108,9 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	var exceptions []netip.Prefix
 	for _, l := range cfg.Listeners {
 		exceptions = append(exceptions, l.Backends...)
+		r.host, r.cache = nil, map[*ir.Step]proxy.Step{}
 		p := compileListener(l)
+		p.Steps = r.stepsOf(l.Steps)
 		p.Counters = c.recorder.Listener(l.Key)
 		s.Listeners[l.Key] = p
 		if l.Client != nil {
@@ -265,12 +267,7 @@ func (r *run) note(s *ir.Step, err error) {
 		var p *diag.Problem
 		if errors.As(e, &p) {
 			f.Message, f.Hint = p.Msg, p.Hint
-			switch {
-			case f.Path == "":
-				f.Path = p.Path
-			case p.Path != "":
-				f.Path += "." + p.Path
-			}
+			f.Path = diag.Join(f.Path, p.Path)
 		}
 		r.faults[r.host] = append(r.faults[r.host], f)
 	}

@@ -115,6 +115,14 @@ type Problem struct {
 
 func (p *Problem) Error() string { return text(p.Path, p.Msg, p.Hint) }
 
+// Join is the path of a field within another: "spec.cors" and "[0].name" make "spec.cors[0].name".
+func Join(path, within string) string {
+	if path != "" && within != "" && within[0] != '[' {
+		path += "."
+	}
+	return path + within
+}
+
 // Errorf returns a *Problem at path.
 func Errorf(path, format string, args ...any) error {
 	return &Problem{Path: path, Msg: fmt.Sprintf(format, args...)}

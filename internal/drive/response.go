@@ -172,6 +172,16 @@ func (w *work) holdFailed(err error) proxy.Action {
 	return w.step(proxy.EventBackendFailed)
 }
 
+// drain takes a response's body, which goes nowhere, as far as it is here already. A short one then leaves its connection free.
+func (w *work) drain() {
+	b := &w.ubody
+	for !b.end && b.next() && b.err == nil {
+	}
+	if b.data = nil; b.end && b.err == nil {
+		w.settle()
+	}
+}
+
 // settle gives the connection to the backend back if a whole request and a whole response have passed and nothing follows.
 func (w *work) settle() {
 	if w.up == nil {

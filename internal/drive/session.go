@@ -243,6 +243,9 @@ func (w *work) wait() proxy.Action {
 
 // answer writes a response whose body is at hand, and says whether the connection goes on.
 func (w *work) answer() bool {
+	if w.Response.Written && !w.Response.Edge {
+		w.drain()
+	}
 	w.stop()
 	unread := !w.body.skip()
 	r := &w.Response

@@ -66,7 +66,8 @@ type Response struct {
 	// Edge is true for an answer that the edge made itself; Body holds it then.
 	Edge     bool
 	Body     []byte
-	Buffered bool // Body holds a backend's whole body, because a step asked for it (Handler.ResponseBody)
+	Buffered bool // Body holds a backend's whole body, because a step asked for it (Handler.ResponseBody), or what takes its place
+	Written  bool // Body was written by a user for this answer: nothing that is meant for many takes its place
 }
 
 // Identity is who calls, written once by authentication. The zero value is an anonymous caller.

@@ -65,6 +65,7 @@ type Listener struct {
 	// Backends are networks that its requests may go to though backends may not lie there in general.
 	Backends []netip.Prefix `json:"backends,omitempty"`
 	Created  time.Time      `json:"created,omitzero"` // of the object: of two that need one bind the older wins
+	Steps    []*Step        `json:"steps,omitempty"`  // for answers to requests that match no route: only their response hooks run
 }
 
 // TLS is how a listener terminates TLS.

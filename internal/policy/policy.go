@@ -63,6 +63,11 @@ type Step struct {
 	Refs func(Spec) []Ref
 	// Merge lays inner over outer, both of this step and attached at two levels; nil: they do not merge, both run.
 	Merge func(outer, inner Spec) Spec
+	// EveryAnswer says that the Response hook holds for every answer, whichever step or failure it comes from: the step stands before
+	// all others, and one of a listener also sees answers to requests that match no route. It has no Request hook.
+	EveryAnswer bool
+	// Answers says that no request gets past the step: a rule with it needs no backend.
+	Answers bool
 	// Facts tells the audit what a spec does; nil: nothing that can repeat or contradict.
 	Facts func(Spec) []fact.Fact
 }

@@ -20,27 +20,34 @@ func (f *Flow) refuse(status int, reason, detail string) Action {
 func (f *Flow) answer(v policy.Verdict) Action {
 	f.stage = stageAnswer
 	f.compose(v)
-	if w := f.responseHooks(); w.Status != 0 && v.Status < 400 {
-		// Deny is terminal: a hook may turn an answer into a refusal, never a refusal into something else.
-		f.compose(w)
-	}
+	f.responseHooks()
 	return ActionAnswer
 }
 
-// responseHooks runs the response hooks in reverse order; the first one that decides ends it.
-func (f *Flow) responseHooks() policy.Verdict {
-	for i := f.ran - 1; i >= 0; i-- {
-		h := f.step(i).Handler.Response
-		if h == nil {
-			continue
-		}
-		f.Enter(i)
-		if v := h(&f.Exchange); v.Status != 0 {
-			f.traced(f.step(i), v)
-			return v
+// responseHooks runs the response hooks in reverse order: those of the steps that ran, or those of the listener where there is no
+// route. What one decides takes the response's place, and those further out see that. Deny is terminal: a hook may turn a response
+// into a refusal, never a refusal into something else.
+func (f *Flow) responseHooks() {
+	if f.Matched == nil && f.listener != nil {
+		for i := len(f.listener.Steps) - 1; i >= 0; i-- {
+			f.traced(&f.listener.Steps[i], policy.Verdict{})
+			f.responseHook(i, &f.listener.Steps[i])
 		}
 	}
-	return policy.Verdict{}
+	for i := f.ran - 1; i >= 0; i-- {
+		f.responseHook(i, f.step(i))
+	}
+}
+
+func (f *Flow) responseHook(i int, s *Step) {
+	if s.Handler.Response == nil {
+		return
+	}
+	f.Enter(i)
+	if v := s.Handler.Response(&f.Exchange); v.Status != 0 && !(f.Response.Edge && f.Response.Status >= 400) {
+		f.traced(s, v)
+		f.compose(v)
+	}
 }
 
 var (
@@ -65,7 +72,7 @@ func (f *Flow) compose(v policy.Verdict) Action {
 	for _, h := range v.Header {
 		r.Header.Append(h.Name, h.Value)
 	}
-	r.Body = v.Body
+	r.Body, r.Written = v.Body, v.Body != nil
 	if v.Body == nil && v.Status >= 400 {
 		if prefersHTML(f.Request.Header.Get("Accept")) {
 			r.Header.Append(nameContentType, typeHTML)

@@ -211,12 +211,12 @@ func (x *Explanation) Print(w io.Writer) {
 	}
 	if x.Status != 0 {
 		x.printAnswer(line)
-		return
-	}
-	line("endpoints: %s", strings.Join(x.Endpoint, ", "))
-	line("forward: %s, Host %s", x.Target, x.Host)
-	for _, m := range x.Mirrors {
-		line("mirror: %s", ir.ClusterText(m))
+	} else {
+		line("endpoints: %s", strings.Join(x.Endpoint, ", "))
+		line("forward: %s, Host %s", x.Target, x.Host)
+		for _, m := range x.Mirrors {
+			line("mirror: %s", ir.ClusterText(m))
+		}
 	}
 	x.printPhases(line, func(p string) bool { return p == last })
 }

@@ -331,11 +331,10 @@ func (f *Flow) decided(v policy.Verdict) Action {
 func (f *Flow) respond() Action {
 	f.stage = stageAnswer
 	f.keepSession()
-	if v := f.responseHooks(); v.Status != 0 {
-		f.Response.Header.Reset()
-		return f.compose(v)
-	}
+	f.responseHooks()
 	switch {
+	case f.Response.Edge || f.Response.Written: // a step refused the response, or wrote another body
+		return ActionAnswer
 	case f.Response.Status == 101:
 		f.Close = true
 		return ActionRelay

@@ -27,6 +27,7 @@ func Step() policy.Step {
 		Facts: func(s policy.Spec) []fact.Fact {
 			return []fact.Fact{{Effect: "sets", Object: "response.header.strict-transport-security", Value: s.(*Spec).value()}}
 		},
+		EveryAnswer: true, // RFC 6797 section 8.1: any answer over TLS may be the first that a browser sees
 	}
 }
 
