@@ -143,13 +143,93 @@ type ProtectionPolicySpec struct {
 	Overrides *Protection `json:"overrides,omitempty"`
 }
 
-// Protection is the bundle of a ProtectionPolicy; levels combine per field, cors as a whole.
+// Protection is the bundle of a ProtectionPolicy; levels combine per field: cors, maintenance and directResponse as a whole, sizes by
+// size, errorPages by status.
 type Protection struct {
 	// CORS says which origins may read the answers (the Fetch standard's CORS protocol), in the terms of the HTTPRoute
 	// filter (GEP-1767).
 	CORS *CORS `json:"cors,omitempty"`
 	// Sizes bounds bodies.
 	Sizes *Sizes `json:"sizes,omitempty"`
+	// Maintenance answers every request with 503, reason maintenance, before anything else looks at it.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	// ErrorPages are the bodies of answers of 400 and more. Of several pages that name a status the first holds, those of a nearer
+	// level before those further out. A page changes a body and its Content-Type, never the status or a header such as
+	// WWW-Authenticate, Retry-After or Location. At a Gateway or IngressClass it also holds for requests that match no route.
+	// Answers with a body that was written for them (maintenance, directResponse), and gRPC, keep theirs.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	ErrorPages []ErrorPage `json:"errorPages,omitempty"`
+	// DirectResponse answers without a backend, after authorisation and limits, as a redirect does. A rule that it reaches needs no
+	// backendRefs. Of one that is attached and one in an ExtensionRef, the attached one answers.
+	DirectResponse *DirectResponse `json:"directResponse,omitempty"`
+}
+
+// Maintenance answers every request with 503, but for clients that are let through.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.body) == has(self.contentType)",message="body and contentType go together"
+type Maintenance struct {
+	// RetryAfter is when clients may try again (GEP-2257), as Retry-After in whole seconds. Absent: not said.
+	RetryAfter *gatewayv1.Duration `json:"retryAfter,omitempty"`
+	// Allow are the clients that get through, as networks. Who a client is says the ClientTrafficPolicy.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +listType=atomic
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="not a network such as 10.0.0.0/8 or 192.0.2.7/32"
+	Allow []string `json:"allow,omitempty"`
+	// Body of the answer, at most 64 KiB. Absent: a problem document, or a short page for a client that prefers HTML; an errorPages
+	// entry may take its place.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
+	Body string `json:"body,omitempty"`
+	// ContentType of the body: text/html, text/plain, application/json. A text is UTF-8 unless a charset says otherwise.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	ContentType string `json:"contentType,omitempty"`
+}
+
+// ErrorPage is the body of answers with certain statuses.
+type ErrorPage struct {
+	// Statuses that the page is for: "404", or "4xx" and "5xx" for all of a class.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:Pattern=`^([45][0-9]{2}|[45]xx)$`
+	// +listType=set
+	Statuses []string `json:"statuses"`
+	// Body of the answer, at most 64 KiB. {status}, {reason} and {requestId} stand for the status, Gatehouse's reason word (nothing in a
+	// backend's answer) and the request's id, escaped where contentType is HTML; nothing else is expanded.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
+	Body string `json:"body"`
+	// ContentType of the body: text/html, text/plain, application/json. A text is UTF-8 unless a charset says otherwise.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	ContentType string `json:"contentType"`
+	// Backends has the page take the place of what backends answer with these statuses, too. Default false: only of what Gatehouse
+	// answers itself.
+	Backends bool `json:"backends,omitempty"`
+}
+
+// DirectResponse is an answer without a backend.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.body) == has(self.contentType)",message="body and contentType go together"
+type DirectResponse struct {
+	// Status of the answer, 200 to 599. Default 200. One of 400 or more without a body gets a problem document.
+	// +kubebuilder:validation:Minimum=200
+	// +kubebuilder:validation:Maximum=599
+	Status *int32 `json:"status,omitempty"`
+	// Body of the answer, at most 64 KiB. Nothing in it is expanded.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
+	Body string `json:"body,omitempty"`
+	// ContentType of the body: text/html, text/plain, application/json. A text is UTF-8 unless a charset says otherwise.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	ContentType string `json:"contentType,omitempty"`
+	// Headers of the answer beside Content-Type and those that frame it.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	Headers []gatewayv1.HTTPHeader `json:"headers,omitempty"`
 }
 
 // CORS says which origins may read the answers. It has the fields of the HTTPRoute filter, but maxAge is a duration.

@@ -194,6 +194,13 @@ func checkProtection(o *v1alpha1.ProtectionPolicy, say report) {
 			checkStar(c.AllowMethods, name+".cors.allowMethods", say)
 			checkStar(c.AllowHeaders, name+".cors.allowHeaders", say)
 		}
+		if m := p.Maintenance; m != nil {
+			checkNetworks(m.Allow, name+".maintenance.allow", say)
+			checkContent(m.Body, m.ContentType, name+".maintenance", say)
+		}
+		if d := p.DirectResponse; d != nil {
+			checkContent(d.Body, d.ContentType, name+".directResponse", say)
+		}
 		if z := p.Sizes; z != nil {
 			for field, q := range map[string]*resource.Quantity{"requestBody": z.RequestBody, "responseBody": z.ResponseBody} {
 				if q != nil && q.Sign() < 0 {
@@ -201,6 +208,13 @@ func checkProtection(o *v1alpha1.ProtectionPolicy, say report) {
 				}
 			}
 		}
+	}
+}
+
+// checkContent: a body and its type go together.
+func checkContent(body, contentType, at string, say report) {
+	if (body == "") != (contentType == "") {
+		say(at, "has one of body and contentType", "write both, or none")
 	}
 }
 

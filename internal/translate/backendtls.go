@@ -169,7 +169,7 @@ func (p *pass) tlsVerdict(o *gatewayv1.BackendTLSPolicy) verdict {
 			for _, g := range gs {
 				reached[g] |= 1 << i
 				if bad != nil {
-					lost[g] = append(lost[g], bad.reason+"\x00"+path+": "+withHint(bad.message, bad.hint))
+					lost[g] = append(lost[g], bad.reason+"\x00"+text(path, bad.message, bad.hint))
 				}
 			}
 		}
@@ -196,7 +196,7 @@ func (p *pass) tlsVerdict(o *gatewayv1.BackendTLSPolicy) verdict {
 func (p *pass) tlsConditions(v verdict, t *ir.BackendTLS) (accept, resolved diag.Condition) {
 	accept, resolved = v.condition(accepted, true, accepted, ""), v.condition(resolvedRefs, true, resolvedRefs, "")
 	for _, f := range v.Faults {
-		text := withHint(f.Path+": "+f.Message, f.Hint)
+		text := f.Text()
 		switch {
 		case f.Severity != diag.Error || strings.HasPrefix(f.Path, "spec.targetRefs"):
 		case strings.HasPrefix(f.Path, "spec.validation.caCertificateRefs"):

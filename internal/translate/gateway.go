@@ -423,7 +423,7 @@ func (g *gatewayPass) listenerConditions(l *gatewayv1.Listener, reason, message,
 func (g *gatewayPass) emit(l *gatewayv1.Listener, path string, point *attachPoint, tls *ir.TLS) {
 	out := &ir.Listener{Key: point.Key, Source: sourceOf(g.Ref, path), Group: keyOf(g.Ref), Port: uint16(l.Port), Protocol: string(l.Protocol),
 		Hostname: point.Hostname, TLS: tls, Client: g.clientPolicy(g.Ref, point.Name), Created: g.gw.CreationTimestamp.UTC(),
-		Backends: g.params.Backends}
+		Backends: g.params.Backends, Steps: g.unmatched(g.Ref, point.Name)}
 	for _, a := range g.addrs {
 		out.Binds = append(out.Binds, ir.Bind{Address: a, Port: out.Port})
 	}
@@ -489,7 +489,7 @@ func (g *gatewayPass) clientCertificate() {
 		bad.reason = string(gatewayv1.GatewayReasonInvalidClientCertificateRef)
 	}
 	g.fault(field, bad.reason, bad.hint, "%s", bad.message)
-	g.add(resolvedRefs, false, bad.reason, withHint(field+": "+bad.message, bad.hint))
+	g.add(resolvedRefs, false, bad.reason, text(field, bad.message, bad.hint))
 }
 
 // conditions adds those of the Gateway as a whole.

@@ -183,23 +183,29 @@ func faultsText(r *diag.Report) string {
 	return b.String()
 }
 
-// stepsText shows every step of every route, in the order in which they run.
+// stepsText shows every step of every listener and route, in the order in which they run.
 func stepsText(c *ir.Config) string {
 	var b strings.Builder
+	write := func(indent string, steps []*ir.Step) {
+		for _, s := range steps {
+			fmt.Fprintf(&b, "%s%s: %s %s from %s\n", indent, s.Phase, s.Name, s.Spec, s.Source())
+			for _, k := range sortedKeys(s.Sources) {
+				if k != "" {
+					fmt.Fprintf(&b, "%s  %s from %s\n", indent, k, s.Sources[k])
+				}
+			}
+		}
+	}
+	for _, l := range c.Listeners {
+		if len(l.Steps) > 0 {
+			fmt.Fprintf(&b, "no route on %s\n", l.Key)
+			write("  ", l.Steps)
+		}
+	}
 	for _, h := range c.Hosts {
 		for _, r := range h.Routes {
 			if len(r.Steps) > 0 {
 				fmt.Fprintf(&b, "%s on %s\n", r.Name, h.Listener)
-			}
-			write := func(indent string, steps []*ir.Step) {
-				for _, s := range steps {
-					fmt.Fprintf(&b, "%s%s: %s %s from %s\n", indent, s.Phase, s.Name, s.Spec, s.Source())
-					for _, k := range sortedKeys(s.Sources) {
-						if k != "" {
-							fmt.Fprintf(&b, "%s  %s from %s\n", indent, k, s.Sources[k])
-						}
-					}
-				}
 			}
 			write("  ", r.Steps)
 			for _, bk := range r.Backends {

@@ -335,7 +335,11 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 			steps = append(steps, *l.HSTS)
 		}
 		backends, filters := rl.identified(l.Identity)
-		shared := order(append(steps, filters...))
+		steps = append(steps, filters...)
+		shared, noBackend := order(steps), rl.noBackend
+		if slices.ContainsFunc(steps, func(l lowered) bool { return l.Answers }) {
+			noBackend = ""
+		}
 		for m := range rl.matches {
 			source := sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d].matches[%d]", i, m))
 			if len(r.r.Spec.Rules) == 0 {
@@ -345,7 +349,7 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 			}
 			f.Entries = append(f.Entries, entry{Rule: i, Match: m, Redirect: l.Redirect, Route: &ir.Route{
 				Name: keyOf(r.Ref, fmt.Sprint(i), fmt.Sprint(m)), Source: source, Match: rl.matches[m], Created: f.Created, Steps: shared,
-				Backends: backends, NoBackend: rl.noBackend, Timeouts: rl.timeouts, Retry: rl.retry, Affinity: rl.affinity}})
+				Backends: backends, NoBackend: noBackend, Timeouts: rl.timeouts, Retry: rl.retry, Affinity: rl.affinity}})
 		}
 	}
 	for _, h := range r.hostnames(&l) {

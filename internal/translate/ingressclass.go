@@ -116,11 +116,11 @@ func (p *pass) classListeners() {
 	ref := refOf("IngressClass", "", name)
 	http := &ir.Listener{Key: keyOf(ref, httpListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPPort,
 		Binds: d.HTTP, Protocol: ir.HTTP, Created: d.Created,
-		Client: p.clientPolicy(ref, httpListener), Backends: d.Backends}
+		Client: p.clientPolicy(ref, httpListener), Backends: d.Backends, Steps: p.unmatched(ref, httpListener)}
 	https := &ir.Listener{Key: keyOf(ref, httpsListener), Source: sourceOf(ref, ""), Group: keyOf(ref), Port: p.t.o.HTTPSPort,
 		Binds: d.HTTPS, Protocol: ir.HTTPS, Created: d.Created,
 		Client: p.clientPolicy(ref, httpsListener), TLS: &ir.TLS{Certificates: p.classCertificates(name), Default: d.Certificate},
-		Backends: d.Backends}
+		Backends: d.Backends, Steps: p.unmatched(ref, httpsListener)}
 	p.say(topic{kind: listenerSink, name: http.Key}, http)
 	p.say(topic{kind: listenerSink, name: https.Key}, https)
 }

@@ -69,7 +69,7 @@ func (r *routePass) lowerRule(i int, in *gatewayv1.HTTPRouteRule) {
 	if redirects && len(in.BackendRefs) > 0 {
 		r.drop(i, path+".backendRefs", "IncompatibleFilters", "", "a rule with a RequestRedirect filter has no backendRefs")
 	}
-	r.backends(i, path, in, redirects)
+	r.backends(i, path, in)
 	r.timeouts(i, path, in.Timeouts)
 	r.retry(i, path+".retry", in.Retry)
 	r.sessionPersistence(i, path+".sessionPersistence", in.SessionPersistence)
@@ -336,7 +336,7 @@ func (r *routePass) extensionSteps(a *attached, target ir.Source) []lowered {
 }
 
 // backends follows the backendRefs of a rule.
-func (r *routePass) backends(rule int, path string, in *gatewayv1.HTTPRouteRule, redirects bool) {
+func (r *routePass) backends(rule int, path string, in *gatewayv1.HTTPRouteRule) {
 	out := &r.rules[rule]
 	total := int64(0)
 	for i := range in.BackendRefs {
@@ -355,7 +355,7 @@ func (r *routePass) backends(rule int, path string, in *gatewayv1.HTTPRouteRule,
 		out.backends = append(out.backends, r.backend(at, &b.BackendObjectReference, uint32(weight), steps))
 	}
 	switch {
-	case len(in.BackendRefs) == 0 && !redirects:
+	case len(in.BackendRefs) == 0:
 		out.noBackend = "no backendRefs"
 	case len(in.BackendRefs) > 0 && total == 0:
 		out.backends, out.noBackend = nil, "every weight is 0"

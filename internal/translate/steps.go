@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -64,6 +63,8 @@ type lowered struct {
 	Step  *ir.Step
 	Phase policy.Phase
 	Level int
+	// EveryAnswer and Answers are those of policy.Step.
+	EveryAnswer, Answers bool
 }
 
 // lower makes the IR's step of a spec that was written at source. An error is about the spec: a *diag.Problem, or several
@@ -79,7 +80,7 @@ func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (low
 		return lowered{}, err
 	}
 	phase := s.Phase(spec)
-	return lowered{Level: level, Phase: phase, Step: &ir.Step{
+	return lowered{Level: level, Phase: phase, EveryAnswer: s.EveryAnswer, Answers: s.Answers, Step: &ir.Step{
 		Name: s.Name, Phase: phase.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
 	}}, nil
 }
@@ -114,7 +115,7 @@ func problems(path string, err error) []diag.Problem {
 	if known := (*diag.Problem)(nil); errors.As(err, &known) {
 		p = *known
 	}
-	p.Path = strings.TrimSuffix(path+"."+p.Path, ".")
+	p.Path = diag.Join(path, p.Path)
 	return []diag.Problem{p}
 }
 
@@ -160,15 +161,15 @@ func mustJSON(v any) []byte {
 	return b
 }
 
-// order sorts steps as they run: by phase, what refuses everything first, then from the outer to the inner level, then as
-// they stand.
+// order sorts steps as they run: what is for every answer first, then by phase, what refuses everything first, then from the outer
+// to the inner level, then as they stand.
 func order(steps []lowered) []*ir.Step {
 	if len(steps) == 0 {
 		return nil
 	}
 	s := slices.Clone(steps)
 	slices.SortStableFunc(s, func(a, b lowered) int {
-		return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Level, b.Level))
+		return cmp.Or(compareBool(a.EveryAnswer, b.EveryAnswer), cmp.Compare(a.Phase, b.Phase), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Level, b.Level))
 	})
 	out := make([]*ir.Step, len(s))
 	for i := range s {
@@ -177,9 +178,13 @@ func order(steps []lowered) []*ir.Step {
 	return out
 }
 
+// rank puts what refuses everything before what looks closer.
 func rank(l lowered) int {
-	if l.Step.Name == "invalid" {
+	switch l.Step.Name {
+	case "invalid":
 		return 0
+	case "maintenance":
+		return 1
 	}
-	return 1
+	return 2
 }

@@ -190,6 +190,12 @@ func (p *pass) protect(layers []layer) []lowered {
 	return out
 }
 
+// unmatched lists the steps that hold for answers to requests that match no route of a listener, which is section of an object.
+func (p *pass) unmatched(of diag.Ref, section string) []*ir.Step {
+	steps := p.protect(p.layers(of, section, diag.Ref{}, ""))
+	return order(slices.DeleteFunc(steps, func(l lowered) bool { return !l.EveryAnswer }))
+}
+
 // rising lists the layers that set a field, from the weakest to the strongest.
 func rising(layers []layer, field string) []layer {
 	var defaults, overrides []layer

@@ -5,9 +5,12 @@ package builtin
 import (
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/cors"
+	"github.com/gatehouse-io/gatehouse/internal/policy/directresponse"
+	"github.com/gatehouse-io/gatehouse/internal/policy/errorpages"
 	"github.com/gatehouse-io/gatehouse/internal/policy/headers"
 	"github.com/gatehouse-io/gatehouse/internal/policy/hsts"
 	"github.com/gatehouse-io/gatehouse/internal/policy/invalid"
+	"github.com/gatehouse-io/gatehouse/internal/policy/maintenance"
 	"github.com/gatehouse-io/gatehouse/internal/policy/mirror"
 	"github.com/gatehouse-io/gatehouse/internal/policy/redirect"
 	"github.com/gatehouse-io/gatehouse/internal/policy/rewrite"
@@ -19,15 +22,19 @@ func Steps() []policy.Step {
 	return []policy.Step{
 		// protect
 		invalid.Step(), // in the place of a faulty policy: nothing comes before it
-		cors.Step(),    // a preflight has no body and no credentials: it is answered before those are looked at
+		maintenance.Step(),
+		cors.Step(), // a preflight has no body and no credentials: it is answered before those are looked at
 		size.Step(),
 		// transform request
 		headers.Request(),
 		rewrite.Step(),
 		redirect.Step(),
+		directresponse.Step(),
 		mirror.Step(), // of what is forwarded, not of what is answered
 		// transform response
 		headers.Response(),
-		hsts.Step(), // attached at the Gateway, and response hooks run backwards: it has the last word
+		// every answer: these stand before all others, and response hooks run backwards, so they have the last word
+		errorpages.Step(),
+		hsts.Step(),
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // folders are the folders of steps whose name is another.
-var folders = map[string]string{"requestHeaders": "headers", "responseHeaders": "headers"}
+var folders = map[string]string{"requestHeaders": "headers", "responseHeaders": "headers", "errorPages": "errorpages", "directResponse": "directresponse"}
 
 // TestZeroSpecs: whatever little a user writes, a step says what is wrong with it and does not break.
 func TestZeroSpecs(t *testing.T) {
@@ -36,6 +36,9 @@ func TestZeroSpecs(t *testing.T) {
 				t.Errorf("%s: Merge of %s is nil", s.Name, raw)
 			}
 			h, err := spec.Compile(policy.Env{})
+			if err == nil && s.EveryAnswer && h.Request != nil {
+				t.Errorf("%s: %s has a Request, and is to see answers to requests that no step sees", s.Name, raw)
+			}
 			if err == nil && h.Done != nil && h.Request == nil {
 				t.Errorf("%s: %s has a Done that never runs: it has no Request", s.Name, raw)
 			}

@@ -25,6 +25,7 @@ func Step() policy.Step {
 		Phase:   func(policy.Spec) policy.Phase { return policy.TransformRequest },
 		New:     func() policy.Spec { return &Spec{} },
 		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
+		Answers: true,
 	}
 }
 
