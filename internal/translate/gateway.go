@@ -481,6 +481,9 @@ func (g *gatewayPass) clientCertificate() {
 	const field = "spec.tls.backend.clientCertificateRef"
 	handle, bad := g.pass.certificate(g.Ref, field, *t.Backend.ClientCertificateRef)
 	g.identity = cmp.Or(handle, refusedIdentity)
+	if handle != "" { // its body is wanted for the verdict, also before a TLS backend is there
+		g.say(topic{kind: secretTopic, name: handle}, true)
+	}
 	if bad == nil {
 		g.add(resolvedRefs, true, resolvedRefs, "")
 		return
