@@ -63,7 +63,7 @@ func (p *pass) host() {
 	all = p.conflicts(all)
 	routes := make([]*ir.Route, 0, len(all))
 	if slices.ContainsFunc(all, func(e placed) bool { return e.Redirect != nil }) {
-		all = p.t.redirected(all)
+		all = p.redirected(all)
 	}
 	for _, e := range all {
 		routes = append(routes, e.Route)
@@ -169,8 +169,10 @@ func (p *pass) conflict(loser, winner *placed) diag.Fault {
 }
 
 // redirected puts redirects to HTTPS in place of the routes that ask for one. What lies below acme is served; a redirect that
-// a later one makes superfluous is left out, so that most hosts have a single one.
-func (t *Translator) redirected(all []placed) []placed {
+// a later one makes superfluous is left out, so that most hosts have a single one. Where a trusted proxy may have ended TLS, redirects stand
+// before the routes instead: what came by https is served.
+func (p *pass) redirected(all []placed) []placed {
+	proxied := p.proxied(p.u.key.name)
 	var out []placed
 	for _, e := range all {
 		path := e.Route.Match.Path
@@ -187,11 +189,26 @@ func (t *Translator) redirected(all []placed) []placed {
 			c.Route, c.Redirect, c.Behind = &r, nil, aPath
 			out = append(out, c)
 		}
-		e.Route = t.redirectRoute(e.Route, e.Redirect)
+		e.Route = redirectRoute(e.Route, e.Redirect, proxied)
 		out = append(out, e)
 	}
 	slices.SortStableFunc(out, comparePlaced)
+	if proxied {
+		return out
+	}
 	return slimmed(out)
+}
+
+// proxied says whether the clients of a listener may be proxies that are believed about the scheme.
+func (p *pass) proxied(listener string) bool {
+	i := strings.LastIndexByte(listener, '/')
+	kind, name, _ := strings.Cut(listener[:i], "/")
+	namespace, object, namespaced := strings.Cut(name, "/")
+	if !namespaced {
+		namespace, object = "", name
+	}
+	c := p.clientPolicy(refOf(kind, namespace, object), listener[i+1:])
+	return c != nil && (c.Address == "XForwardedFor" || c.Address == "Header") && len(c.Trusted) > 0
 }
 
 // slimmed leaves out redirects that an unconditional one for "/" at the end makes superfluous.
@@ -226,17 +243,23 @@ func under(prefix, path string) bool {
 	return prefix == "/" || path == prefix || strings.HasPrefix(path, prefix) && path[len(prefix)] == '/'
 }
 
-// redirectRoute is the redirect in place of a route. No attached policy acts on it.
-func (t *Translator) redirectRoute(r *ir.Route, by *redirect) *ir.Route {
+// redirectRoute is the redirect in place of a route or, if clients are proxied, before it. No attached policy acts on it.
+func redirectRoute(r *ir.Route, by *redirect, proxied bool) *ir.Route {
 	spec := struct {
-		Scheme     string `json:"scheme"`
-		Port       uint16 `json:"port,omitempty"`
-		StatusCode int    `json:"statusCode"`
-	}{"https", by.Port, 308}
+		Scheme       string `json:"scheme"`
+		Port         uint16 `json:"port,omitempty"`
+		StatusCode   int    `json:"statusCode"`
+		UnlessSecure bool   `json:"unlessSecure,omitempty"`
+	}{"https", by.Port, 308, proxied}
 	if by.Port == 443 {
 		spec.Port = 0
 	}
 	s := &ir.Step{Name: "redirect", Phase: policy.TransformRequest.String(), Target: r.Source, Spec: mustJSON(spec), Sources: map[string]ir.Source{"": by.By}}
+	if proxied {
+		both := *r
+		both.Steps = append([]*ir.Step{s}, r.Steps...)
+		return &both
+	}
 	return &ir.Route{Name: r.Name + "/https-redirect", Source: r.Source, Match: r.Match, Created: r.Created, Steps: []*ir.Step{s}}
 }
 

@@ -37,6 +37,9 @@ type Spec struct {
 	Path       *policy.PathModifier `json:"path,omitempty"`
 	Port       *int32               `json:"port,omitempty"`
 	StatusCode *int                 `json:"statusCode,omitempty"` // 301, 302 (default), 303, 307, 308
+	// UnlessSecure lets a request through that came by https, which behind a trusted proxy is as that says. Users do not write it: it is
+	// for httpsRedirect, whose target such a request has reached.
+	UnlessSecure bool `json:"unlessSecure,omitempty"`
 }
 
 // Compile checks each part.
@@ -45,7 +48,7 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	fault := func(path, hint, format string, args ...any) {
 		faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf(format, args...), Hint: hint})
 	}
-	t := target{status: 302}
+	t := target{status: 302, unlessSecure: s.UnlessSecure}
 	if s.Scheme != nil {
 		if t.scheme = *s.Scheme; t.scheme != "http" && t.scheme != "https" {
 			fault("scheme", "write http or https", "%q is not a scheme to redirect to", t.scheme)
@@ -86,6 +89,8 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 
 // target is where requests are sent.
 type target struct {
+	unlessSecure bool
+
 	status int
 	scheme string // "": the request's
 	host   []byte // nil: the request's
@@ -96,6 +101,9 @@ type target struct {
 }
 
 func (t *target) decide(x *exchange.Exchange) policy.Verdict {
+	if t.unlessSecure && x.Scheme == "https" {
+		return policy.Verdict{}
+	}
 	x.Local().N = 1
 	return policy.Verdict{Status: t.status, Reason: "redirect"}
 }

@@ -41,6 +41,21 @@ func answer(h policy.Handler, x *exchange.Exchange) (status int, location string
 	return v.Status, string(x.Response.Header.Get("Location"))
 }
 
+// TestUnlessSecure: what came by https, as a trusted proxy says, is where it was to go; what came by http is not.
+func TestUnlessSecure(t *testing.T) {
+	h := compile(t, `{"scheme":"https","statusCode":308,"unlessSecure":true}`)
+	if status, location := answer(h, request(nil)); status != 308 || location != "https://shop.example/cart/7?x=1" {
+		t.Errorf("by http: %d %q", status, location)
+	}
+	if status, location := answer(h, request(func(x *exchange.Exchange) { x.Scheme = "https" })); status != 0 || location != "" {
+		t.Errorf("by https: %d %q", status, location)
+	}
+	always := compile(t, `{"scheme":"https"}`)
+	if status, _ := answer(always, request(func(x *exchange.Exchange) { x.Scheme = "https" })); status != 302 {
+		t.Errorf("a filter: %d, want 302", status)
+	}
+}
+
 func TestRedirect(t *testing.T) {
 	https := func(x *exchange.Exchange) { x.Scheme, x.TLS, x.Port = "https", true, 8443 }
 	port := func(n uint16) func(*exchange.Exchange) { return func(x *exchange.Exchange) { x.Port = n } }
