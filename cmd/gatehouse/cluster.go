@@ -178,9 +178,3 @@ func (s clusterSource) Run(ctx context.Context, apply func(objects.Change, []dia
 	giveUp()
 	return errors.Join(err, <-writing)
 }
-
-// allowedInCluster says which backend addresses may be dialled when a cluster is the source: none that means this pod itself, its
-// node, or a cloud's metadata service.
-func allowedInCluster(a netip.Addr) bool {
-	return allowedWithFiles(a) && !a.Unmap().IsLoopback()
-}

@@ -160,7 +160,7 @@ func (c *call) loadCluster(ctx context.Context, p place, o translate.Options) (*
 
 // finish compiles what was translated.
 func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag.Fault) {
-	f.clusters = upstream.NewSet(upstream.Rules{})
+	f.clusters = upstream.NewSet(upstream.Rules{Allow: allowed(o.Loopback)})
 	var secrets secret.Store
 	secrets.Swap(f.result.Secrets)
 	var compiled []diag.Fault
@@ -168,6 +168,7 @@ func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag
 	resolver := upstream.NewResolver(f.clusters, net.DefaultResolver.LookupNetIP, slog.New(slog.DiscardHandler))
 	for _, k := range f.result.Config.Clusters {
 		c := f.clusters.Acquire(k.Key)
+		c.Configure(upstream.SettingsOf(k, f.result.Secrets))
 		resolver.Apply(ctx, c, f.result.Endpoints[k.Key])
 	}
 	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners))

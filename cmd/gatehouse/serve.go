@@ -110,9 +110,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	allow := allowedWithFiles
 	if len(f.files.values) == 0 {
-		allow = allowedInCluster
 		ko, err := f.cluster.options(c, &p.opt)
 		if err != nil {
 			return nil, err
@@ -126,7 +124,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	}
 	p.loop = control.New(translate.New(p.opt), p.feed, p.log)
 	p.edge = edge.New(edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
-		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allow, Lookup: net.DefaultResolver.LookupNetIP})
+		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: net.DefaultResolver.LookupNetIP})
 	p.metrics()
 	return p, nil
 }
@@ -146,10 +144,12 @@ func (p *process) source() (source, error) {
 	return clusterSource{p.kube, p}, nil
 }
 
-// allowedWithFiles says which backend addresses may be dialled when files are the source: loopback may, what reaches no host
-// or a cloud's metadata service may not.
-func allowedWithFiles(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
+// allowed says which backend addresses may be dialled: none that reaches no host, or means a cloud's metadata service or, where a
+// cluster is the source, this pod or its node. With files loopback may be.
+func allowed(loopback bool) func(netip.Addr) bool {
+	return func(a netip.Addr) bool {
+		return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && (loopback || !a.IsLoopback())
+	}
 }
 
 // run serves until a signal or the end of ctx, then drains.

@@ -206,7 +206,7 @@ func (e *Edge) configure(ctx context.Context, st feed.State) {
 		if old, ok := e.backends[c.Key]; ok && old.config == c && slices.Equal(old.material, b.material) {
 			continue
 		}
-		b.settings = e.settings(c, st.Secrets)
+		b.settings = upstream.SettingsOf(c, st.Secrets)
 		e.backends[c.Key] = b
 		k := e.clusters.Acquire(c.Key)
 		k.Configure(b.settings)
@@ -234,17 +234,6 @@ func (e *Edge) check(ctx context.Context, k *upstream.Cluster) {
 		e.checks[k.Key] = checker{stop}
 		go e.driver.Check(ctx, k)
 	}
-}
-
-func (e *Edge) settings(c *ir.Cluster, secrets secret.Set) *upstream.Settings {
-	if c.TLS == nil {
-		return upstream.NewSettings(c, nil, "")
-	}
-	t, err := cert.Backend(c.TLS, secrets)
-	if err != nil { // never in clear text instead
-		return upstream.NewSettings(c, nil, err.Error())
-	}
-	return upstream.NewSettings(c, t, "")
 }
 
 // endpoints fills the clusters whose endpoints have changed, and those that are new.

@@ -22,15 +22,16 @@ type Explanation struct {
 	Why      string        `json:"listenerWhy,omitempty"`
 	Match    []string      `json:"match"` // how the route was found, a line each
 	Route    string        `json:"route,omitempty"`
-	Source   string        `json:"source,omitempty"`    // object and field the route comes from
-	Phases   []PhaseResult `json:"phases,omitempty"`    // of the steps that ran, in their order
-	Backend  string        `json:"backend,omitempty"`   // cluster that this request goes to
-	Shares   []string      `json:"shares,omitempty"`    // of several backends: "shop/web:80 90%"
-	Target   string        `json:"target,omitempty"`    // method and target that the backend gets
-	Host     string        `json:"host,omitempty"`      // Host that the backend gets
-	Endpoint []string      `json:"endpoints,omitempty"` // those that take requests
-	Mirrors  []string      `json:"mirrors,omitempty"`   // clusters that may get a copy
-	Status   int           `json:"status,omitempty"`    // of an answer that the edge makes itself
+	Source   string        `json:"source,omitempty"`     // object and field the route comes from
+	Phases   []PhaseResult `json:"phases,omitempty"`     // of the steps that ran, in their order
+	Backend  string        `json:"backend,omitempty"`    // cluster that this request goes to
+	Shares   []string      `json:"shares,omitempty"`     // of several backends: "shop/web:80 90%"
+	Target   string        `json:"target,omitempty"`     // method and target that the backend gets
+	Host     string        `json:"host,omitempty"`       // Host that the backend gets
+	Endpoint []string      `json:"endpoints,omitempty"`  // those that take requests
+	Mirrors  []string      `json:"mirrors,omitempty"`    // clusters that may get a copy
+	Forward  []string      `json:"forwarding,omitempty"` // balancer, session, times and tries, where somebody has written them
+	Status   int           `json:"status,omitempty"`     // of an answer that the edge makes itself
 	Reason   string        `json:"reason,omitempty"`
 	Detail   string        `json:"detail,omitempty"`
 	Location string        `json:"location,omitempty"` // of a redirect
@@ -132,6 +133,7 @@ func (x *Explanation) conclude(f *Flow, act Action) {
 	}
 	x.Target = string(f.Request.Method) + " " + target
 	x.Mirrors = slices.Clone(f.Mirrors)
+	x.Forward = f.forwarding()
 	x.Host = string(f.Request.Authority)
 }
 
@@ -213,6 +215,9 @@ func (x *Explanation) Print(w io.Writer) {
 		x.printAnswer(line)
 	} else {
 		line("endpoints: %s", strings.Join(x.Endpoint, ", "))
+		for _, l := range x.Forward {
+			line("%s", l)
+		}
 		line("forward: %s, Host %s", x.Target, x.Host)
 		for _, m := range x.Mirrors {
 			line("mirror: %s", ir.ClusterText(m))

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/cert"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 // Settings are what a cluster's configuration says, defaults filled in. They are swapped whole; the endpoints stay.
@@ -79,6 +81,19 @@ func NewSettings(c *ir.Cluster, t *tls.Config, problem string) *Settings {
 		s.passive = *t0.Passive
 	}
 	return s
+}
+
+// SettingsOf are the settings of a cluster with the secrets that it names. One whose TLS cannot be made cannot be used: it is never
+// spoken to in clear text instead.
+func SettingsOf(c *ir.Cluster, secrets secret.Set) *Settings {
+	if c.TLS == nil {
+		return NewSettings(c, nil, "")
+	}
+	t, err := cert.Backend(c.TLS, secrets)
+	if err != nil {
+		return NewSettings(c, nil, err.Error())
+	}
+	return NewSettings(c, t, "")
 }
 
 // counts reports whether a response's status is a failure of its endpoint.
