@@ -177,7 +177,8 @@ type CircuitBreaker struct {
 type Health struct {
 	// Active asks every endpoint at an interval.
 	Active *ActiveHealth `json:"active,omitempty"`
-	// Passive looks at what becomes of requests. Absent: an endpoint that fails to connect 5 times in a row is left out for 10s.
+	// Passive looks at what becomes of requests. Absent: an endpoint that fails 5 times in a row before it
+	// answers is left out for 10s; statuses do not count.
 	Passive *PassiveHealth `json:"passive,omitempty"`
 }
 

@@ -183,14 +183,17 @@ func (p *pump) again(w *work, framing http1.Framing, sees bool) (n int, err erro
 	w.out = w.appendRequestBody(w.out, w.kept.data, framing, w.kept.whole)
 	n, err = w.d.writeBackend(w.up, w.out)
 	p.up = w.up
-	restart := p.failed && !w.kept.whole
+	failed, whole := p.failed, w.kept.whole
 	p.mu.Unlock()
-	if p.failed && w.kept.whole { // its last write failed; this one has taken its place
-		<-p.done
-		p.finished, p.failed = err == nil, false
+	if !failed { // it goes on by itself, or has ended well
+		return n, err
 	}
-	if restart && err == nil {
-		<-p.done
+	<-p.done
+	switch {
+	case err != nil:
+	case whole: // its last write failed; this one has taken its place
+		p.finished, p.failed = true, false
+	default:
 		p.start(w, framing, sees)
 	}
 	return n, err

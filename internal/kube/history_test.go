@@ -2,7 +2,6 @@ package kube
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -235,7 +234,7 @@ func TestStrangers(t *testing.T) {
 func TestFaultsChangeWhileWatchesSync(t *testing.T) {
 	for range 100 {
 		w := testWatch("HTTPRoute")
-		w.s.c.o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		w.s.c.o.Log = slog.New(slog.DiscardHandler)
 		other := &watch{s: w.s, kind: w.kind, namespace: "other"}
 		var wg sync.WaitGroup
 		wg.Go(func() { w.s.synced(w, diag.Fault{}) })

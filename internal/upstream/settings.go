@@ -31,7 +31,7 @@ type Settings struct {
 }
 
 // The defaults of a cluster that no policy speaks of. A failed request is tried on other endpoints twice, if that is safe. An
-// endpoint that fails to connect again and again (a node that is gone, until the cluster notices) is left out for a
+// endpoint that fails again and again before it answers (its node is gone, and the cluster has not noticed yet) is left out for a
 // while, so that not every request waits for it in vain; statuses count only where a policy says so.
 func defaultRetry() *ir.Retry {
 	return &ir.Retry{Attempts: 2, Conditions: []string{ir.ConnectFailure, ir.Reset}}
