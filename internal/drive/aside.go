@@ -51,15 +51,7 @@ func (j *mirrorJob) send(k *kept) {
 		j.d.stats.MirrorsDropped.Add(int64(len(j.to)))
 		return
 	}
-	if j.framing == http1.Chunked {
-		if len(k.data) > 0 {
-			j.request = http1.AppendChunkHead(j.request, len(k.data))
-			j.request = append(append(j.request, k.data...), '\r', '\n')
-		}
-		j.request = http1.AppendTrailer(j.request, &exchange.Header{})
-	} else {
-		j.request = append(j.request, k.data...)
-	}
+	j.request = appendBody(j.request, k.data, j.framing, true, &exchange.Header{})
 	j.launch()
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
@@ -200,6 +201,10 @@ func (p *pump) again(w *work, framing http1.Framing, sees bool) (n int, err erro
 }
 
 func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {
+	return appendBody(out, data, framing, end, &w.Request.Trailer)
+}
+
+func appendBody(out, data []byte, framing http1.Framing, end bool, trailer *exchange.Header) []byte {
 	if framing != http1.Chunked {
 		return append(out, data...)
 	}
@@ -208,7 +213,7 @@ func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bo
 		out = append(append(out, data...), '\r', '\n')
 	}
 	if end {
-		out = http1.AppendTrailer(out, &w.Request.Trailer)
+		out = http1.AppendTrailer(out, trailer)
 	}
 	return out
 }

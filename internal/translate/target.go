@@ -51,51 +51,47 @@ func (p *pass) target() {
 	namespace, object, _ := strings.Cut(rest, "/")
 	to := ir.Source{Kind: kind, Namespace: namespace, Name: object}
 	out := &target{Protection: map[string]*attached{}, Client: map[string]*client{}, Traffic: map[string]*traffic{}, TLS: map[string]*backendTLS{}}
-	for _, o := range objects.List[*v1alpha1.ProtectionPolicy](p.view, objects.ByTarget, name) {
-		for _, s := range sectionsOf(o, name) {
-			if out.Protection[s] == nil {
-				a := p.protection(o)
-				a.Target = to
-				a.Target.Field = s
-				out.Protection[s] = a
-			}
+	oldest(p, name, out.Protection, func(o *v1alpha1.ProtectionPolicy, section string) *attached {
+		a := p.protection(o)
+		a.Target = to
+		a.Target.Field = section
+		return a
+	})
+	oldest(p, name, out.Client, func(o *v1alpha1.ClientTrafficPolicy, _ string) *client {
+		c, faults := clientOf(o)
+		if len(faults) > 0 {
+			c = nil
 		}
-	}
-	for _, o := range objects.List[*v1alpha1.ClientTrafficPolicy](p.view, objects.ByTarget, name) {
-		for _, s := range sectionsOf(o, name) {
-			if out.Client[s] == nil {
-				c, faults := clientOf(o)
-				if len(faults) > 0 {
-					c = nil
-				}
-				out.Client[s] = &client{refOf("ClientTrafficPolicy", o.Namespace, o.Name), c}
-			}
+		return &client{refOf("ClientTrafficPolicy", o.Namespace, o.Name), c}
+	})
+	oldest(p, name, out.Traffic, func(o *v1alpha1.BackendTrafficPolicy, _ string) *traffic {
+		t, faults := trafficOf(o)
+		if len(faults) > 0 {
+			t = nil
 		}
-	}
-	for _, o := range objects.List[*v1alpha1.BackendTrafficPolicy](p.view, objects.ByTarget, name) {
-		for _, s := range sectionsOf(o, name) {
-			if out.Traffic[s] == nil {
-				t, faults := trafficOf(o)
-				if len(faults) > 0 {
-					t = nil
-				}
-				out.Traffic[s] = &traffic{refOf("BackendTrafficPolicy", o.Namespace, o.Name), t}
-			}
-		}
-	}
-	for _, o := range objects.List[*gatewayv1.BackendTLSPolicy](p.view, objects.ByTarget, name) {
-		for _, s := range sectionsOf(o, name) {
-			if out.TLS[s] == nil {
-				t, _ := p.tlsOf(o)
-				out.TLS[s] = &backendTLS{refOf("BackendTLSPolicy", o.Namespace, o.Name), t}
-			}
-		}
-	}
+		return &traffic{refOf("BackendTrafficPolicy", o.Namespace, o.Name), t}
+	})
+	oldest(p, name, out.TLS, func(o *gatewayv1.BackendTLSPolicy, _ string) *backendTLS {
+		t, _ := p.tlsOf(o)
+		return &backendTLS{refOf("BackendTLSPolicy", o.Namespace, o.Name), t}
+	})
 	if len(out.Protection)+len(out.Client)+len(out.Traffic)+len(out.TLS) == 0 {
 		p.gone = true
 		return
 	}
 	p.say(topic{kind: targetTopic, name: name}, out)
+}
+
+// oldest fills into, by section, with what make makes of the policies of one kind at a target: of several for a section, of the first,
+// since the view lists the oldest first.
+func oldest[T objects.Object, X any](p *pass, name string, into map[string]X, make func(o T, section string) X) {
+	for _, o := range objects.List[T](p.view, objects.ByTarget, name) {
+		for _, s := range sectionsOf(o, name) {
+			if _, taken := into[s]; !taken {
+				into[s] = make(o, s)
+			}
+		}
+	}
 }
 
 // sectionsOf lists the sections of a target that o is attached to.
