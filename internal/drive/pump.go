@@ -44,13 +44,18 @@ func (w *work) canResend() bool {
 	if w.Request.Buffered || w.head.Framing == http1.None {
 		return true
 	}
-	if !w.pump.mu.TryLock() { // it writes
-		if w.up != nil {
-			return false // perhaps for long: the backend does not take what it has answered already
+	p := &w.pump
+	if w.up == nil {
+		p.mu.Lock() // one that writes is about to fail: its connection is closed
+	} else {
+		for n := 0; !p.mu.TryLock(); n++ { // it writes to a backend that has answered already and may never take it
+			if n == 20 {
+				return false
+			}
+			time.Sleep(time.Millisecond)
 		}
-		w.pump.mu.Lock() // not for long: its connection is closed
 	}
-	defer w.pump.mu.Unlock()
+	defer p.mu.Unlock()
 	return !w.kept.begun && !w.pump.running || w.kept.whole || w.pump.running && !w.kept.lost
 }
 

@@ -351,9 +351,12 @@ func TestCircuitBreaker(t *testing.T) {
 	for name, breaker := range map[string]*ir.Breaker{"requests": {MaxRequests: 1}, "connections": {MaxConnections: 1}} {
 		t.Run(name, func(t *testing.T) {
 			arrived, answer := make(chan struct{}), make(chan struct{})
+			var n atomic.Int32
 			b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				arrived <- struct{}{}
-				<-answer
+				if n.Add(1) == 1 {
+					close(arrived)
+					<-answer
+				}
 			}))
 			r := one(t, b, func(o *edgetest.Options) { o.Config.Clusters[0].Traffic = &ir.Traffic{Breaker: breaker} })
 			first, second := r.Dial(), r.Dial()
@@ -363,16 +366,15 @@ func TestCircuitBreaker(t *testing.T) {
 			if res, body := second.Read("GET"); res.StatusCode != 503 || !strings.Contains(body, "circuit_open") {
 				t.Errorf("got %d %q, want 503 circuit_open", res.StatusCode, body)
 			}
-			answer <- struct{}{}
+			close(answer)
 			if res, _ := first.Read("GET"); res.StatusCode != 200 {
 				t.Errorf("the first got %d, want 200", res.StatusCode)
 			}
-			second.Send("GET / HTTP/1.1\nHost: a\n\n")
-			<-arrived
-			answer <- struct{}{}
-			if res, _ := second.Read("GET"); res.StatusCode != 200 {
-				t.Errorf("after the first has ended: %d, want 200", res.StatusCode)
-			}
+			waitFor(t, func() bool { // an exchange ends a little after its answer
+				second.Send("GET / HTTP/1.1\nHost: a\n\n")
+				res, _ := second.Read("GET")
+				return res.StatusCode == 200
+			})
 		})
 	}
 }
