@@ -93,7 +93,8 @@ func (c *change) rewritePath(x *exchange.Exchange) policy.Verdict {
 	var room, again [512]byte
 	path := exchange.AppendReplaced(room[:0], x.Request.Path, x.Matched, c.path)
 	p, _, ok := exchange.CanonicalPath(again[:0], path)
-	if !ok || !below(p.Canonical, c.path) {
+	if !ok || !below(p.Canonical, c.path) ||
+		p.Flags&exchange.Ambiguous != 0 && exchange.Climbs(p.Canonical[len(strings.TrimSuffix(c.path, "/")):]) {
 		return policy.Verdict{Status: 400, Reason: "path_ambiguous", Detail: "the rewritten path leaves its prefix"}
 	}
 	x.Request.Path, _ = x.Keep(p.Canonical)
