@@ -108,6 +108,8 @@ type Exchange struct {
 	// Rewritten is set by a step that changed Request.Path (then the backend gets Path); HostRewritten by one that
 	// changed Request.Authority.
 	Rewritten, HostRewritten bool
+	// ClientPath is Request.Path as it was matched, whatever a step made of it since: the log's. nil before and without a route.
+	ClientPath []byte
 	// Dry is set when nothing may be counted, written or called: the exchange is only explained.
 	Dry bool
 
@@ -154,7 +156,7 @@ func (x *Exchange) Reset() {
 	if x.Identity.Method != "" {
 		x.Identity = Identity{}
 	}
-	x.ID = nil
+	x.ID, x.ClientPath = nil, nil
 	x.Client, x.Peer = netip.AddrPort{}, netip.AddrPort{}
 	x.Trusted, x.TLS, x.Dry, x.Rewritten, x.HostRewritten = false, false, false, false, false
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""

@@ -239,7 +239,7 @@ func (f *Flow) head() Action {
 		if again {
 			continue
 		}
-		f.Matched, f.Route, f.Exchange.Matched = r, r.Name, r.Prefix
+		f.Matched, f.Route, f.Exchange.Matched, f.ClientPath = r, r.Name, r.Prefix, f.Request.Path
 		if r.Request > 0 {
 			f.Expires = f.Start.Add(r.Request)
 		}

@@ -67,7 +67,11 @@ func (f Format) exchange(b []byte, c *clock, x *exchange.Exchange, route string,
 	}
 	b = field(f, b, lMethod, x.Request.Method, maxName)
 	b = field(f, b, lHost, x.Request.Host, maxName)
-	b = field(f, b, lPath, x.Request.Path, maxTarget)
+	if x.ClientPath != nil {
+		b = field(f, b, lPath, x.ClientPath, maxTarget)
+	} else {
+		b = field(f, b, lPath, x.Request.Path, maxTarget)
+	}
 	b = field(f, b, lQuery, x.Request.Query, maxTarget)
 	b = field(f, b, lScheme, x.Scheme, maxName)
 	b = f.number(b, lStatus, int64(x.Response.Status))
