@@ -194,21 +194,22 @@ func (r *rules) response(x *exchange.Exchange) policy.Verdict {
 	if n&preflight == 0 {
 		return policy.Verdict{}
 	}
-	ask := &x.Request.Header
-	appendAllowed(h, allowMethods, r.methods, r.anyMethod, ask.Get("Access-Control-Request-Method"))
-	appendAllowed(h, allowHeaders, r.headers, r.anyHeader, ask.Get("Access-Control-Request-Headers"))
+	appendAllowed(x, allowMethods, r.methods, r.anyMethod, "Access-Control-Request-Method")
+	appendAllowed(x, allowHeaders, r.headers, r.anyHeader, "Access-Control-Request-Headers")
 	h.Append(maxAge, r.maxAge)
 	return policy.Verdict{}
 }
 
 // appendAllowed names what is allowed; where all is, what was asked for: "*" would not cover Authorization, nor anything with
 // credentials.
-func appendAllowed(h *exchange.Header, name, allowed []byte, all bool, asked []byte) {
+func appendAllowed(x *exchange.Exchange, name, allowed []byte, all bool, asked string) {
 	if all {
-		allowed = asked
+		var room [256]byte
+		list, _ := x.Request.Header.Joined(room[:0], asked)
+		allowed, _ = x.Keep(list)
 	}
 	if len(allowed) > 0 {
-		h.Append(name, allowed)
+		x.Response.Header.Append(name, allowed)
 	}
 }
 

@@ -79,6 +79,20 @@ func TestPreflight(t *testing.T) {
 				"Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 5", "Vary: Origin"}},
 		{"a duration", `{"allowOrigins":["https://a.test"],"maxAge":"10m"}`, ask("https://a.test"), []string{
 			"Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 600", "Vary: Origin"}},
+		{"the shortest time", `{"allowOrigins":["https://a.test"],"maxAge":"0s"}`, ask("https://a.test"), []string{
+			"Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 0", "Vary: Origin"}},
+		{"every header, of two lines", `{"allowOrigins":["https://a.test"],"allowHeaders":["*"],"allowCredentials":true}`,
+			ask("https://a.test", "Access-Control-Request-Headers: x-a", "Access-Control-Request-Headers: x-b"), []string{
+				"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Headers: x-a, x-b",
+				"Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 5", "Vary: Origin"}},
+		{"any host of a scheme, with credentials", `{"allowOrigins":["https://*"],"allowMethods":["PUT","DELETE"],"allowCredentials":true}`, ask("https://a.b.test"), []string{
+			"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Methods: PUT, DELETE",
+			"Access-Control-Allow-Origin: https://a.b.test", "Access-Control-Max-Age: 5", "Vary: Origin"}},
+		{"any host of a scheme, by the other", `{"allowOrigins":["https://*"],"allowCredentials":true}`, ask("http://a.b.test"), []string{"Vary: Origin"}},
+		{"a method that is not allowed is for the browser to refuse", `{"allowOrigins":["*"],"allowMethods":["GET"]}`, ask("https://a.test"), []string{
+			"Access-Control-Allow-Methods: GET", "Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 5", "Vary: Origin"}},
+		{"credentials refused", `{"allowOrigins":["*"],"allowCredentials":false}`, ask("https://a.test"), []string{
+			"Access-Control-Allow-Origin: https://a.test", "Access-Control-Max-Age: 5", "Vary: Origin"}},
 		{"no origin allowed", `{}`, ask("https://a.test"), []string{"Vary: Origin"}},
 		{"two origins", shop, ask("https://www.foo.com", "Origin: https://www.foo.com"), []string{"Vary: Origin"}},
 	}
@@ -106,6 +120,11 @@ func TestActualRequest(t *testing.T) {
 			"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Origin: https://www.foo.com",
 			"Access-Control-Expose-Headers: x-header-3, x-header-4", "Content-Type: text/plain", "Vary: Origin"}},
 		{"not allowed", shop, "GET", []string{"Origin: https://evil.test"}, backend, []string{"Content-Type: text/plain", "Vary: Origin"}},
+		{"everything, with credentials", `{"allowOrigins":["*"],"allowMethods":["*"],"allowHeaders":["*"],"exposeHeaders":["*"],"allowCredentials":true}`, "PUT",
+			[]string{"Origin: https://a.test", "Cookie: a=b"}, backend, []string{
+				"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Origin: https://a.test", "Content-Type: text/plain", "Vary: Origin"}},
+		{"everything, without credentials", `{"allowOrigins":["*"],"exposeHeaders":["*"]}`, "PUT", []string{"Origin: null"}, backend, []string{
+			"Access-Control-Allow-Origin: null", "Access-Control-Expose-Headers: *", "Content-Type: text/plain", "Vary: Origin"}},
 		{"no origin", shop, "GET", nil, backend, []string{"Content-Type: text/plain", "Vary: Origin"}},
 		{"OPTIONS that is no preflight", shop, "OPTIONS", []string{"Origin: https://www.foo.com"}, nil, []string{
 			"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Origin: https://www.foo.com",
