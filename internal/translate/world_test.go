@@ -225,14 +225,17 @@ func targetRef(t *rapid.T) string {
 }
 
 func protection(t *rapid.T) string {
-	bundle := pick(t, "bundle", `{sizes: {requestBody: 1Mi}}`, `{sizes: {responseBody: 2Mi}, cors: {allowOrigins: ["*"]}}`, `{sizes: {requestBody: "-1"}}`)
+	bundle := pick(t, "bundle", `{sizes: {requestBody: 1Mi}}`, `{sizes: {responseBody: 2Mi}, cors: {allowOrigins: ["*"]}}`, `{sizes: {requestBody: "-1"}}`,
+		`{errorPages: [{statuses: ["5xx"], body: a, contentType: text/plain}]}`, `{errorPages: [{statuses: ["404"], body: b, contentType: text/plain}], maintenance: {}}`,
+		`{directResponse: {status: 204}}`)
 	return "apiVersion: gatehouse.dev/v1alpha1\nkind: ProtectionPolicy\nmetadata: {" + meta(t, namespace(t), "p1", "p2") + "}\nspec: {targetRefs: [" +
 		some(t, "targets", func() string { return targetRef(t) }) + "]" + maybe(t, "defaults", ", defaults: "+bundle) + maybe(t, "overrides", ", overrides: "+bundle) + "}"
 }
 
 func clientTraffic(t *rapid.T) string {
 	return "apiVersion: gatehouse.dev/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {" + meta(t, namespace(t), "d1", "d2") + "}\nspec: {targetRefs: [" +
-		some(t, "targets", func() string { return targetRef(t) }) + "], path: {escapedSlashes: " + pick(t, "slashes", "Keep", "Reject", "Nope") + "}}"
+		some(t, "targets", func() string { return targetRef(t) }) + "], path: {escapedSlashes: " + pick(t, "slashes", "Keep", "Reject", "Nope") + "}" +
+		maybe(t, "proxied", ", clientAddress: {source: {type: XForwardedFor}, trustedCIDRs: [10.0.0.0/8]}") + "}"
 }
 
 func backendTraffic(t *rapid.T) string {
