@@ -35,6 +35,8 @@ type Driver struct {
 	// BodyRate is how many bytes of a request body a client must send in each BodyWindow while the edge reads. 0: no limit.
 	BodyRate   int64
 	BodyWindow time.Duration
+	// Upgrades are protocols that clients may change to beside websocket.
+	Upgrades []string
 	// Dial makes connections to backends; nil: a net.Dialer.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
@@ -90,6 +92,7 @@ func (d *Driver) work() *work {
 	w, _ := d.works.Get().(*work)
 	if w == nil {
 		w = &work{d: d, out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
+		w.parser.Upgrades = d.Upgrades
 	}
 	return w
 }

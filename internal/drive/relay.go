@@ -7,15 +7,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 )
 
-// relay passes the 101 response on and then bytes both ways, until both directions have ended (RFC 9110 section 7.8).
+// relay passes the 101 response on and then bytes both ways, until both directions have ended (RFC 9110 section 7.8). What the
+// configuration becomes meanwhile does not reach it, and it keeps nothing of the one that it began under; a client's connection that is
+// told to end says so on both sides of a WebSocket.
 func (w *work) relay() bool {
 	w.out = http1.AppendUpgrade(w.out[:0], &w.Response)
 	// What the backend sent behind its head belongs to the new protocol, and so does what the client sent behind its own.
-	w.out = append(w.out, w.ub[w.ur:w.uw]...)
-	w.BytesOut = int64(w.uw - w.ur)
+	rest := w.ub[w.ur:w.uw]
 	w.ur = w.uw
 	up := w.up
 	_ = up.Net.SetDeadline(time.Time{}) // fails only on a closed connection, which the relay will tell
@@ -25,18 +27,36 @@ func (w *work) relay() bool {
 		return w.lost()
 	}
 	first := w.in[w.r:w.w]
+	room := w.in[w.r:] // behind the head, which the log still needs
+	if len(room) < bufferSize/2 {
+		room = make([]byte, bufferSize)
+	}
 	w.r = w.w
 	w.LetGo()
-	t := &tunnel{idle: w.limits.streamIdle}
+	t := &tunnel{idle: w.limits.streamIdle, websocket: exchange.EqualFold(w.Request.Upgrade, "websocket")}
 	t.moved()
-	client := end{w.c, func(at time.Time) { w.c.ReadWithin(at, t.idle) }}
-	backend := end{up.Net.(halfCloser), func(at time.Time) { _ = up.Net.SetReadDeadline(at.Add(t.idle)) }}
+	client := &end{conn: w.c, within: func(at time.Time) { w.c.ReadWithin(at, t.idle) }, readOn: w.c.ReadOn}
+	backend := &end{conn: up.Net.(halfCloser), within: func(at time.Time) { _ = up.Net.SetReadDeadline(at.Add(t.idle)) },
+		readOn: func() { _ = up.Net.SetReadDeadline(time.Time{}) }}
+	if t.websocket {
+		w.c.Told(func() {
+			t.told.Store(true)
+			_ = up.Net.SetReadDeadline(time.Unix(1, 0))
+		})
+	}
 	toBackend := make(chan int64, 1)
-	go func() { toBackend <- t.copy(backend, client, first, make([]byte, bufferSize)) }()
-	w.BytesOut += t.copy(client, backend, nil, w.ub)
+	go func() {
+		d := direction{tunnel: t, src: client, dst: backend, frames: frames{masked: true}}
+		toBackend <- d.copy(first, room)
+	}()
+	d := direction{tunnel: t, src: backend, dst: client}
+	w.BytesOut += d.copy(rest, w.ub)
 	w.BytesIn += <-toBackend
-	if t.timedOut.Load() {
+	switch {
+	case t.timedOut.Load():
 		w.Reason = "stream_idle"
+	case t.left.Load():
+		w.Reason = "going_away"
 	}
 	w.drop()
 	return false
@@ -44,9 +64,13 @@ func (w *work) relay() bool {
 
 // tunnel is two directions of bytes. It ends when both have, when one fails, or when nothing moved for idle (0: never).
 type tunnel struct {
-	idle     time.Duration
-	last     atomic.Int64 // when something moved, Unix nanoseconds
-	timedOut atomic.Bool
+	idle      time.Duration
+	websocket bool
+	last      atomic.Int64 // when something moved, Unix nanoseconds
+	timedOut  atomic.Bool
+	told      atomic.Bool // to end
+	garbage   atomic.Bool // what passes is no WebSocket framing: nothing may be put in
+	left      atomic.Bool // a Close frame of ours was
 }
 
 // halfCloser is a connection whose directions end one by one: TCP, or TLS over it.
@@ -55,53 +79,88 @@ type halfCloser interface {
 	CloseWrite() error
 }
 
-// end is one end of a tunnel. within makes its next read end at idle after a time.
+// end is one end of a tunnel. One goroutine reads from it, another one writes to it.
 type end struct {
 	conn   halfCloser
-	within func(from time.Time)
+	within func(from time.Time) // makes the next read end at idle after a time
+	readOn func()               // lets reads wait again
+	closes atomic.Uint32        // closeSent, closeRead
+	ended  atomic.Bool          // CloseWrite was called
+}
+
+// finish says that nothing follows, once.
+func (e *end) finish() error {
+	if e.ended.Swap(true) {
+		return nil
+	}
+	return e.conn.CloseWrite()
 }
 
 func (t *tunnel) moved() { t.last.Store(time.Now().UnixNano()) }
 
-// copy copies first and then what src sends to dst until src ends, then tells dst that nothing follows. When it fails, it closes
-// both ends, so that the other direction ends too.
-func (t *tunnel) copy(dst, src end, first, buf []byte) (n int64) {
-	if len(first) > 0 {
-		k, err := dst.conn.Write(first)
-		n += int64(k)
-		if err != nil {
-			closeBoth(dst, src)
-			return n
-		}
+// direction is what flows from src to dst. It belongs to one goroutine.
+type direction struct {
+	*tunnel
+	src, dst *end
+	frames   frames
+	leaving  bool // it has noticed that the tunnel is told to end
+	over     bool // dst has had a Close frame
+	woken    bool // src's read was interrupted for that: it happens once
+}
+
+// copy sends first, which may lie at the front of buf, and then what src sends to dst until src ends, then tells dst that nothing
+// follows. When it fails, it closes both ends, so that the other direction ends too.
+func (d *direction) copy(first, buf []byte) (n int64) {
+	if d.flow(first, buf, &n) != nil {
+		_, _ = d.src.conn.Close(), d.dst.conn.Close()
+	}
+	return n
+}
+
+func (d *direction) flow(first, buf []byte, n *int64) error {
+	if err := d.pass(first, n); err != nil {
+		return err
 	}
 	for {
-		if t.idle > 0 {
-			src.within(time.Unix(0, t.last.Load()))
+		if d.idle > 0 {
+			d.src.within(time.Unix(0, d.last.Load()))
 		}
-		k, err := src.conn.Read(buf)
+		// Looked at after the deadline was set: the interruption of the read comes later then, or is not needed.
+		if d.told.Load() && !d.leaving {
+			if err := d.leave(); err != nil {
+				return err
+			}
+		}
+		k, err := d.src.conn.Read(buf)
 		if k > 0 {
-			t.moved()
-			j, werr := dst.conn.Write(buf[:k])
-			n += int64(j)
-			if werr != nil {
-				closeBoth(dst, src)
-				return n
+			d.moved()
+			if err := d.pass(buf[:k], n); err != nil {
+				return err
 			}
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF) && dst.conn.CloseWrite() == nil:
-			return n
-		case errors.Is(err, os.ErrDeadlineExceeded) && t.idle > 0 && time.Since(time.Unix(0, t.last.Load())) < t.idle:
-			// the other direction moved meanwhile
+		case errors.Is(err, io.EOF):
+			return d.dst.finish()
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case d.told.Load() && !d.woken:
+			d.woken = true
+			d.src.readOn()
+		case d.idle > 0 && time.Since(time.Unix(0, d.last.Load())) < d.idle: // the other direction moved meanwhile
 		default:
-			if errors.Is(err, os.ErrDeadlineExceeded) && t.idle > 0 {
-				t.timedOut.Store(true)
-			}
-			closeBoth(dst, src)
-			return n
+			d.timedOut.Store(d.idle > 0)
+			return err
 		}
 	}
 }
 
-func closeBoth(a, b end) { _, _ = a.conn.Close(), b.conn.Close() }
+// write sends p to dst and counts it.
+func (d *direction) write(p []byte, n *int64) error {
+	if len(p) == 0 {
+		return nil
+	}
+	k, err := d.dst.conn.Write(p)
+	*n += int64(k)
+	return err
+}

@@ -38,6 +38,10 @@ type Options struct {
 	Zone     string // topology zone of this process, "": not known
 	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
 	BodyWindow time.Duration
+	// Finish is how long connections may go on whose listener is gone; 0: 40 s.
+	Finish time.Duration
+	// Upgrades are protocols that clients may change to beside websocket.
+	Upgrades []string
 }
 
 // Edge is a data side.
@@ -93,8 +97,8 @@ func New(o Options) *Edge {
 	e.proxy = proxy.NewEdge(o.Recorder)
 	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime, WriteStall: writeStall,
-		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow)}
-	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Changed: func() {
+		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
+	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: func() {
 		select {
 		case e.rebound <- struct{}{}:
 		default:

@@ -42,10 +42,11 @@ type Conn struct {
 	tls   *tls.Conn
 	tstat *tls.ConnectionState
 	sock  *socket // nil for a connection made by Wrap
-	meta  *Socket
+	meta  *Socket // nil after the handshake: a long connection keeps no old certificate alive
 
 	peer, rawPeer netip.AddrPort
 	state         atomic.Uint32
+	told          atomic.Pointer[func()]
 	readEnd       time.Time // the deadline set on the socket; zero: none
 	writeEnd      time.Time
 
@@ -85,8 +86,8 @@ func (parkedError) Error() string   { return "listener: nothing to read yet" }
 func (parkedError) Timeout() bool   { return true }
 func (parkedError) Temporary() bool { return true }
 
-func newConn(tcp *net.TCPConn, k *socket, m *Socket) *Conn {
-	c := &Conn{nc: tcp, tcp: tcp, sock: k, meta: m, Group: m.Group, Port: m.Port}
+func newConn(tcp *net.TCPConn, k *socket) *Conn {
+	c := &Conn{nc: tcp, tcp: tcp, sock: k}
 	c.state.Store(idle)
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		c.rawPeer = unmap(a.AddrPort())
@@ -99,17 +100,22 @@ func newConn(tcp *net.TCPConn, k *socket, m *Socket) *Conn {
 	return c
 }
 
+// serves makes c one of a socket's, which holds until c ends whatever becomes of the socket.
+func (c *Conn) serves(m *Socket) { c.meta, c.Group, c.Port = m, m.Group, m.Port }
+
 // Wrap makes a connection of nc, which need not be TCP, for tests and in-memory networks. m.Bind is not used; TLS and
 // the PROXY protocol work as on a socket, with conf the TLS configuration when m.TLS is not nil.
 func Wrap(nc net.Conn, m *Socket, conf *tls.Config) *Conn {
 	if tcp, ok := nc.(*net.TCPConn); ok {
-		c := newConn(tcp, nil, m)
+		c := newConn(tcp, nil)
+		c.serves(m)
 		if m.TLS != nil {
 			c.tls = tls.Server(&wire{Conn: nc, c: c}, conf)
 		}
 		return c
 	}
-	c := &Conn{nc: nc, meta: m, Group: m.Group, Port: m.Port}
+	c := &Conn{nc: nc}
+	c.serves(m)
 	c.state.Store(idle)
 	if ap, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 		c.rawPeer, c.peer = unmap(ap), unmap(ap)
@@ -125,6 +131,7 @@ func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 // Handshake reads the PROXY protocol header, if the socket wants one, and does the TLS handshake, if it speaks TLS. Both
 // together have 5 s. After an error the connection must be closed. It is called once, before anything is read.
 func (c *Conn) Handshake() error {
+	defer func() { c.meta = nil }()
 	if !c.meta.Proxy && c.meta.TLS == nil {
 		return nil
 	}

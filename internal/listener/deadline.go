@@ -62,11 +62,35 @@ func (c *Conn) Closing() bool {
 	return c.state.Load()&stopping != 0 || (c.sock != nil && c.sock.set.draining.Load())
 }
 
-// stop tells the connection to end. An idle one is woken: its read runs into a deadline.
+// stop tells the connection to end. An idle one is woken, its read runs into a deadline; so is one that asked by Told.
 func (c *Conn) stop() {
 	if c.state.Or(stopping)&idle != 0 {
 		c.wake()
 	}
+	c.tell()
+}
+
+// Told is for a connection that carries no exchanges any more but lives on. When it is told to end, or at once if it was already, f is
+// called, by another goroutine, and then the read that waits fails with os.ErrDeadlineExceeded, and so does every one until
+// ReadOn. That happens once; f must not block.
+func (c *Conn) Told(f func()) {
+	c.told.Store(&f)
+	if c.state.Load()&stopping != 0 { // looked at last, as in Idle
+		c.tell()
+	}
+}
+
+func (c *Conn) tell() {
+	if f := c.told.Swap(nil); f != nil {
+		(*f)()
+		c.wake()
+	}
+}
+
+// ReadOn lets reads wait again, without a deadline. It belongs to the goroutine that reads.
+func (c *Conn) ReadOn() {
+	c.readEnd = time.Time{}
+	_ = c.low().SetReadDeadline(time.Time{}) // fails only on a closed connection, which the read will tell
 }
 
 // Interrupt makes a read that waits in another goroutine, and every later one, fail with os.ErrDeadlineExceeded. Any goroutine may

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -26,6 +27,8 @@ const (
 	fallbackPort = 10000       // added to a port below 1024 that may not be bound
 	// abortTime is how long Drain waits for those whose connections it closed: one that waits for a backend may notice late.
 	abortTime = 200 * time.Millisecond
+	// finishTime is the default of Options.Finish: what a drain of the process gives, too.
+	finishTime = 40 * time.Second
 )
 
 // Options of a Set.
@@ -36,8 +39,13 @@ type Options struct {
 	Log   *slog.Logger // nil: no log
 	// Changed is called, in a goroutine of its own, when a bind that had failed came up by a retry; nil: not called.
 	Changed func()
-	// MaxConns is how many connections may be open in all; 0: half the descriptor limit.
+	// MaxConns is how many connections may be open in all, over all sockets and with those of sockets that are gone; 0: half the
+	// descriptor limit, because a connection to a backend may go with each. One more is accepted, closed at once with a reset and
+	// counted in Stats.Limited: in the backlog its client would wait for nothing, and nobody would see it. Other servers of the
+	// process, health and admin, have sockets of their own, to which this does not apply.
 	MaxConns int
+	// Finish is how long connections may go on whose socket was closed, or was given to another group, port or protocol; 0: 40 s.
+	Finish time.Duration
 }
 
 // Set is the sockets of a process.
@@ -48,7 +56,8 @@ type Set struct {
 
 	mu      sync.Mutex
 	live    map[ir.Bind]*socket
-	failed  map[ir.Bind]string // why, for wanted binds without a socket
+	left    map[*socket]struct{} // closed by Apply; their connections may finish
+	failed  map[ir.Bind]string   // why, for wanted binds without a socket
 	wanted  []Socket
 	started bool
 	closed  bool // no socket is opened any more
@@ -77,7 +86,10 @@ func New(o Options) *Set {
 	if o.MaxConns == 0 {
 		o.MaxConns = descriptorLimit() / 2
 	}
-	return &Set{opt: o, live: map[ir.Bind]*socket{}, failed: map[ir.Bind]string{}}
+	if o.Finish == 0 {
+		o.Finish = finishTime
+	}
+	return &Set{opt: o, live: map[ir.Bind]*socket{}, left: map[*socket]struct{}{}, failed: map[ir.Bind]string{}}
 }
 
 func descriptorLimit() int {
@@ -106,8 +118,8 @@ type State struct {
 	Note    string // what an operator should know though it serves: another port was bound
 }
 
-// Apply makes wanted the sockets of the set: what left is closed, with its connections finishing the exchange they are
-// in; what stays keeps its socket and its connections and takes over its settings; what is new is bound. A bind that
+// Apply makes wanted the sockets of the set: what left is closed, with its connections told to end, finishing the exchange they
+// are in, and closed when Options.Finish is over; what stays keeps its socket and its connections and takes over its settings; what is new is bound. A bind that
 // fails is told in the state, does not stop the others, and is tried again every second. The states are by ir.Listener.Key.
 func (s *Set) Apply(wanted []Socket) map[string]State {
 	s.mu.Lock()
@@ -120,8 +132,13 @@ func (s *Set) Apply(wanted []Socket) map[string]State {
 	for b, k := range s.live {
 		if !keep[b] { // before anything is bound: the new may need what the old held
 			k.close()
-			k.retire()
 			delete(s.live, b)
+			s.left[k] = struct{}{}
+			k.finish(func() {
+				s.mu.Lock()
+				delete(s.left, k)
+				s.mu.Unlock()
+			})
 			s.opt.Log.Info("socket closed", "bind", bindText(b))
 		}
 	}
@@ -234,8 +251,8 @@ func (s *Set) Start() {
 }
 
 // Drain ends the set without losing what is in flight. For the time of grace it still accepts, and every connection is
-// closing (Conn.Closing): its answers say so. Then the sockets are closed, idle connections end, and active ones may
-// finish until ctx ends, when they are closed. It returns how many had to be.
+// closing (Conn.Closing): its answers say so. Then the sockets are closed, idle connections end, relays are told (Conn.Told), and
+// what is active may finish until ctx ends, when it is closed. It returns how many had to be.
 func (s *Set) Drain(ctx context.Context, grace time.Duration) int {
 	s.draining.Store(true)
 	if grace > 0 {
@@ -251,10 +268,7 @@ func (s *Set) Drain(ctx context.Context, grace time.Duration) int {
 	if s.retry != nil {
 		s.retry.Stop()
 	}
-	sockets := make([]*socket, 0, len(s.live))
-	for _, k := range s.live {
-		sockets = append(sockets, k)
-	}
+	sockets := slices.AppendSeq(slices.Collect(maps.Values(s.live)), maps.Keys(s.left))
 	s.mu.Unlock()
 	for _, k := range sockets {
 		k.close()

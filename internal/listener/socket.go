@@ -141,12 +141,12 @@ func listen(b ir.Bind) (*net.TCPListener, error) {
 }
 
 // update hands the settings of w to connections to come. Connections that were accepted for another group, port or
-// protocol finish what they are doing.
+// protocol may finish what they are doing: to users that is another listener, which has taken the socket over.
 func (k *socket) update(w *Socket) {
 	k.tls.Swap(w.TLS)
 	old := k.meta.Swap(w)
 	if old != nil && (old.Group != w.Group || old.Port != w.Port || (old.TLS == nil) != (w.TLS == nil)) {
-		k.retire()
+		k.finish(func() {})
 	}
 }
 
@@ -176,7 +176,7 @@ func (k *socket) accept() {
 			_ = tcp.Close()
 			continue
 		}
-		c := newConn(tcp, k, k.meta.Load())
+		c := newConn(tcp, k)
 		if !k.add(c) {
 			s.stats.open.Add(-1)
 			_ = tcp.Close()
@@ -198,6 +198,7 @@ func (k *socket) add(c *Conn) bool {
 	if k.gone {
 		return false
 	}
+	c.serves(k.meta.Load()) // here, so that one accepted while this changes is either told by retire or has the new one
 	k.conns[c] = struct{}{}
 	k.set.conns.Add(1)
 	return true
@@ -219,13 +220,36 @@ func (k *socket) close() {
 	_ = k.ln.Close()
 }
 
-// retire tells every connection to end: idle ones at once, others after the exchange they are in.
-func (k *socket) retire() {
+// retire tells every connection to end, idle ones at once, others after the exchange they are in, and returns those that it told.
+func (k *socket) retire() []*Conn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	told := make([]*Conn, 0, len(k.conns))
 	for c := range k.conns {
 		c.stop()
+		told = append(told, c)
 	}
+	return told
+}
+
+// finish retires the connections there are, closes what is left of them when Options.Finish is over, and then calls done.
+func (k *socket) finish(done func()) {
+	told := k.retire()
+	time.AfterFunc(k.set.opt.Finish, func() {
+		defer done()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		n := 0
+		for _, c := range told {
+			if _, ok := k.conns[c]; ok {
+				_ = c.tcp.Close()
+				n++
+			}
+		}
+		if n > 0 {
+			k.set.opt.Log.Info("connections cut: their listener is gone", "address", k.ln.Addr().String(), "connections", n)
+		}
+	})
 }
 
 // abort closes every connection and returns how many there were.

@@ -454,8 +454,21 @@ func (f *Flow) End(now time.Time) {
 	f.letGo()
 }
 
-// LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive.
-func (f *Flow) LetGo() { f.letGo(); f.site, f.siteOf = nil, siteOf{} }
+// LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive: of its
+// route, its backend and its listener stays what End needs.
+func (f *Flow) LetGo() {
+	f.letGo()
+	f.site, f.siteOf, f.session = nil, siteOf{}, session{}
+	if m := f.Matched; m != nil {
+		f.Matched = &Route{Steps: m.Steps, Counters: m.Counters}
+	}
+	if b := f.backend; b != nil {
+		f.backend = &Backend{Steps: b.Steps}
+	}
+	if l := f.listener; l != nil {
+		f.listener = &Listener{Counters: l.Counters}
+	}
+}
 
 func (f *Flow) letGo() {
 	if f.snapshot != nil {

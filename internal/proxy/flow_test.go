@@ -103,6 +103,9 @@ func play(f *Flow, words string) string {
 			a = f.Step(EventBackendFailed)
 		case "200", "101", "500", "503":
 			f.Response.Status, _ = strconv.Atoi(word)
+			if word == "101" {
+				f.Response.Header.Append([]byte("Upgrade"), []byte("WebSocket"))
+			}
 			a = f.Step(EventBackendHead)
 		case "again":
 			a = f.Step(EventRetry)
@@ -150,6 +153,7 @@ func TestStep(t *testing.T) {
 		hooks          []policy.Handler
 		change         func(*Route)
 		length         int64
+		upgrade        string
 		events, expect string
 	}{
 		{name: "forwarded", events: "head connected 200", expect: "connect send respond"},
@@ -183,7 +187,9 @@ func TestStep(t *testing.T) {
 		{name: "first byte", events: "head connected timeout", expect: "connect send answer(504 backend_timeout)"},
 		{name: "route's time", events: "head connected expired", expect: "connect send answer(504 request_timeout)"},
 		{name: "client gone", events: "head connected gone", expect: "connect send abort(499 client_gone)"},
-		{name: "upgrade", events: "head connected 101", expect: "connect send relay"},
+		{name: "upgrade", upgrade: "websocket", events: "head connected 101", expect: "connect send relay"},
+		{name: "another upgrade", upgrade: "chat", events: "head connected 101", expect: "connect send answer(502 backend_failed)"},
+		{name: "upgrade not asked for", events: "head connected 101", expect: "connect send answer(502 backend_failed)"},
 		{name: "denied", hooks: []policy.Handler{deny}, events: "head", expect: "answer(403 denied)"},
 		{name: "deny is terminal", hooks: []policy.Handler{opens, deny}, events: "head", expect: "answer(403 denied)"},
 		{name: "asked", hooks: []policy.Handler{ask, whole}, length: 3, events: "head resumed body connected 200", expect: "wait buffer connect send respond"},
@@ -204,6 +210,9 @@ func TestStep(t *testing.T) {
 			var f Flow
 			w.begin(&f, or(x.method, "GET"), or(x.path, "/app/x"))
 			f.Request.ContentLength = x.length
+			if x.upgrade != "" {
+				f.Request.Upgrade = []byte(x.upgrade)
+			}
 			if got := play(&f, x.events); got != x.expect {
 				t.Errorf("%s:\n got %s\nwant %s", x.events, got, x.expect)
 			}

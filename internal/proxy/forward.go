@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
@@ -239,6 +240,9 @@ func (f *Flow) timedOut() Action {
 // backendHead: the backend answered. Unless the answer is one to try again on, the steps see the head, then it goes to the client.
 func (f *Flow) backendHead() Action {
 	f.Endpoint.Answered(f.Response.Status, f.Now)
+	if f.Response.Status == 101 && !exchange.EqualFold(f.Response.Header.Get("Upgrade"), string(f.Request.Upgrade)) {
+		return f.refuse(502, "backend_failed", "it changed to a protocol that the client did not ask for") // RFC 9110 section 7.8
+	}
 	if f.Response.Status >= 400 {
 		if r := f.retryRule(); slices.Contains(r.Codes, f.Response.Status) && f.mayRetry(r, true) {
 			return ActionRetry
