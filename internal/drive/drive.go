@@ -77,6 +77,7 @@ type work struct {
 	up     *upstream.Conn
 	ub     []byte // unread bytes from the backend are ub[ur:uw]
 	ur, uw int
+	held   []byte // where the head of a response lies whose body is held
 	uhead  http1.Head
 	ubody  backendBody
 	first  time.Duration // for the head of the response to the try that is on, 0: none

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -274,5 +275,35 @@ func TestHeldResponseBreaksOff(t *testing.T) {
 	}
 	if asked.Load() != 2 {
 		t.Errorf("the backend was asked %d times, want 2", asked.Load())
+	}
+}
+
+// TestHeldResponseKeepsItsHead: a body that comes bit by bit while it is held does not overwrite the head that stands before it.
+func TestHeldResponseKeepsItsHead(t *testing.T) {
+	asked := make(chan struct{})
+	body := strings.Repeat("Set-Cookie: evil\r\n", 3000)
+	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Good", "yes")
+		for part := range slices.Chunk([]byte(body), 10_000) {
+			_, _ = w.Write(part)
+			_ = http.NewResponseController(w).Flush()
+			<-asked
+		}
+	}))
+	var seen atomic.Value
+	c := one(t, b, with(policy.Handler{ResponseBody: 1 << 20, Response: func(x *exchange.Exchange) policy.Verdict {
+		seen.Store(string(x.Response.Header.Get("X-Good")))
+		return policy.Verdict{}
+	}})).Dial()
+	c.Send("GET / HTTP/1.1\nHost: a\n\n")
+	for range (len(body) + 9999) / 10_000 {
+		asked <- struct{}{}
+	}
+	res, got := c.Read("GET")
+	if res.StatusCode != 200 || res.Header.Get("X-Good") != "yes" || got != body || len(res.Header) != 4 {
+		t.Errorf("got %d %v and %d bytes, want 200, X-Good: yes and %d bytes", res.StatusCode, res.Header, len(got), len(body))
+	}
+	if seen.Load() != "yes" {
+		t.Errorf("the step saw X-Good: %q, want yes", seen.Load())
 	}
 }

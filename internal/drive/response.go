@@ -133,6 +133,13 @@ var (
 
 // hold reads the whole response body, because a step wants it.
 func (w *work) hold() proxy.Action {
+	// The head stays where it is, for the steps and the client have yet to see it: the body is read elsewhere.
+	w.held = w.ub
+	w.ub = w.d.Take()
+	if len(w.held) > len(w.ub) {
+		w.ub = make([]byte, len(w.held))
+	}
+	w.ur, w.uw = 0, copy(w.ub, w.held[w.ur:w.uw])
 	body := w.Response.Body[:0]
 	for {
 		p, end, err := w.ubody.Offer()

@@ -174,6 +174,8 @@ func (w *work) finish() {
 	w.half, w.over = time.Time{}, time.Time{}
 	w.kept.reset()
 	w.job = nil
+	w.d.Give(w.held)
+	w.held = nil
 	w.head, w.uhead = http1.Head{}, http1.Head{}
 }
 

@@ -131,7 +131,9 @@ var changes = []struct {
 		w.config.Clusters, w.endpoints = nil, ir.Endpoints{}
 		w.config.Hosts[0].Routes[0].Backends = nil
 	}},
-	{"its cluster speaks TLS", func(s *socket, w *world) { w.config.Clusters[0].TLS = &ir.BackendTLS{Hostname: "shop.example", System: true} }},
+	{"its cluster speaks TLS", func(s *socket, w *world) {
+		w.config.Clusters[0].TLS = &ir.BackendTLS{Hostname: "shop.example", System: true}
+	}},
 	{"another certificate", func(s *socket, w *world) { w.secrets = secret.Set{"tls": s.pairs[1].Material} }},
 	{"a broken certificate", func(s *socket, w *world) {
 		w.secrets = secret.Set{"tls": {Type: "kubernetes.io/tls", Data: map[string]secret.Value{"tls.crt": secret.New([]byte("no"))}}}
