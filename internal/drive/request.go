@@ -202,8 +202,11 @@ func (w *work) bufferRequest() proxy.Action {
 		if err != nil {
 			return w.bodyFailed(err)
 		}
-		if int64(len(body)+len(p)) > w.Limit {
+		switch {
+		case int64(len(body)+len(p)) > w.Limit:
 			return w.Step(proxy.EventBodyTooLarge)
+		case w.Shedding():
+			return w.Step(proxy.EventOverloaded)
 		}
 		body = append(body, p...)
 		w.body.Take(len(p))

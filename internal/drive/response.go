@@ -150,6 +150,10 @@ func (w *work) hold() proxy.Action {
 			w.drop()
 			return w.step(proxy.EventBackendTooLarge)
 		}
+		if w.Shedding() {
+			w.drop()
+			return w.step(proxy.EventOverloaded)
+		}
 		body = append(body, p...)
 		w.ubody.Take(len(p))
 		if end {

@@ -42,6 +42,10 @@ type Options struct {
 	Finish time.Duration
 	// Upgrades are protocols that clients may change to beside websocket.
 	Upgrades []string
+	// MemoryLimit is how many bytes of memory the process may use; 0: without end, and it is never overloaded.
+	MemoryLimit int64
+	// Memory counts the bytes in use; nil: Memory of this package.
+	Memory func() int64
 }
 
 // Edge is a data side.
@@ -110,6 +114,9 @@ func New(o Options) *Edge {
 // Run applies what the feed brings until ctx ends. It leaves what it serves as it is: Drain ends that.
 func (e *Edge) Run(ctx context.Context) {
 	go e.resolver.Run(ctx)
+	if e.o.MemoryLimit > 0 {
+		go e.watchMemory(ctx)
+	}
 	sweep := time.NewTicker(time.Second)
 	defer sweep.Stop()
 	for {
@@ -307,6 +314,9 @@ func (e *Edge) Listeners() *listener.Set { return e.listeners }
 
 // Clusters are the live clusters, for metrics and explanations.
 func (e *Edge) Clusters() *upstream.Set { return e.clusters }
+
+// Load is how short memory is.
+func (e *Edge) Load() proxy.Load { return e.proxy.Load() }
 
 // Drain ends serving without losing what is in flight: for grace new connections are still taken, then those in use may
 // finish until ctx ends. Then the idle connections to backends are closed. It returns how many exchanges did not finish.

@@ -34,6 +34,7 @@ const (
 	EventTimeout                      // no response head within the time for its first byte
 	EventExpired                      // the route's time for the whole exchange is over
 	EventClientGone                   // the client went away
+	EventOverloaded                   // Shedding while a whole body was collected
 )
 
 // Action is what a driver does next.
@@ -202,6 +203,9 @@ func (f *Flow) Step(e Event) Action {
 		f.Reason = "client_gone"
 		f.Response.Status = 499
 		return ActionAbort
+	case EventOverloaded:
+		f.Close = true
+		return f.overloaded()
 	}
 	panic("proxy: unknown event")
 }
@@ -211,6 +215,9 @@ func (f *Flow) head() Action {
 	l := f.listen()
 	f.listener = l
 	f.protectHead()
+	if f.edge.Load() != LoadNormal {
+		return f.overloaded()
+	}
 	if f.site == nil {
 		return f.refuse(404, "no_listener", "no listener serves this address")
 	}

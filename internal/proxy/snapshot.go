@@ -75,6 +75,7 @@ type shard struct {
 // Edge is what all exchanges of a process share: the snapshot in use.
 type Edge struct {
 	snapshot atomic.Pointer[Snapshot]
+	load     atomic.Uint32
 	recorder Recorder
 }
 

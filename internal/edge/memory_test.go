@@ -1,0 +1,45 @@
+package edge
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+)
+
+func TestLoad(t *testing.T) {
+	for used, want := range map[int64]proxy.Load{0: proxy.LoadNormal, 899: proxy.LoadNormal, 900: proxy.LoadRefusing, 949: proxy.LoadRefusing,
+		950: proxy.LoadShedding, 2000: proxy.LoadShedding} {
+		if got := load(used, 1000); got != want {
+			t.Errorf("load(%d, 1000) = %d, want %d", used, got, want)
+		}
+	}
+}
+
+// TestMemoryCountsWhatIsAlive: what is held counts, garbage does not, and the count falls when it is let go.
+func TestMemoryCountsWhatIsAlive(t *testing.T) {
+	const size = 64 << 20
+	runtime.GC()
+	before := Memory()
+	if before <= 0 {
+		t.Fatalf("Memory() = %d, want more than nothing", before)
+	}
+	held := make([]byte, size)
+	runtime.GC()
+	if grown := Memory() - before; grown < size*9/10 || grown > size*3/2 {
+		t.Errorf("with %d bytes more alive Memory grew by %d", size, grown)
+	}
+	for range 512 { // at most one of them is alive when garbage is collected
+		garbage := make([]byte, size/64)
+		garbage[0] = held[0]
+	}
+	if grown := Memory() - before; grown > size*3/2 {
+		t.Errorf("with garbage beside %d bytes alive Memory grew by %d", size, grown)
+	}
+	runtime.KeepAlive(held)
+	held = nil
+	runtime.GC()
+	if grown := Memory() - before; grown > size/4 {
+		t.Errorf("with nothing more alive Memory grew by %d", grown)
+	}
+}
