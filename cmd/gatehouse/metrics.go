@@ -34,6 +34,8 @@ func (p *process) metrics() {
 	}
 	gauge("backend_connections", "Connections to backends open now.", func() float64 { return p.sumClusters((*upstream.Cluster).Connections) })
 	gauge("backend_endpoints_out", "Endpoints that get no requests because they failed, or failed a health check.", func() float64 { return p.sumClusters((*upstream.Cluster).Out) })
+	gauge("overload_level", "How short memory is: 1 from 90 % of the limit on, where requests are refused, 2 from 95 % on, where those that collect whole bodies are ended.",
+		func() float64 { return float64(p.edge.Load()) })
 	gauge("listeners_bound", "Listeners that serve in this process.", func() float64 { return p.countListeners(true) })
 	gauge("listeners_unbound", "Listeners that do not serve in this process, for want of an address or port.", func() float64 { return p.countListeners(false) })
 	for _, s := range []diag.Severity{diag.Error, diag.Warning} {

@@ -124,7 +124,8 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	}
 	p.loop = control.New(translate.New(p.opt), p.feed, p.log)
 	p.edge = edge.New(edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
-		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: net.DefaultResolver.LookupNetIP})
+		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: net.DefaultResolver.LookupNetIP,
+		MemoryLimit: limitMemory(c.getenv("GOMEMLIMIT"), os.DirFS("/"))})
 	p.metrics()
 	return p, nil
 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"io/fs"
+	"math"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// memoryPercent is the part of a cgroup's memory that Go's memory limit is set to: the rest is the kernel's, for sockets above all.
+const memoryPercent = 90
+
+// limitMemory returns how many bytes the process may use, 0: no limit is known. It is GOMEMLIMIT where that is set; else the runtime is
+// given a limit by what the cgroup allows; with GOMEMLIMIT=off it is told none, and the cgroup's holds. root is the file system.
+func limitMemory(gomemlimit string, root fs.FS) int64 {
+	if n := debug.SetMemoryLimit(-1); n != math.MaxInt64 {
+		return n
+	}
+	n := cgroupMemory(root)
+	if n > 0 && gomemlimit == "" {
+		n = n / 100 * memoryPercent
+		debug.SetMemoryLimit(n)
+	}
+	return n
+}
+
+// cgroupMemory is the least of the memory limits of the process's cgroup and those around it, version 2 or 1; 0: there is none.
+func cgroupMemory(root fs.FS) (limit int64) {
+	groups, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil { // not Linux, or no /proc: then nothing is known of a limit
+		return 0
+	}
+	for line := range strings.Lines(string(groups)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3) // number, controllers, path
+		if len(f) != 3 {
+			continue
+		}
+		mount, file := "", ""
+		switch {
+		case f[0] == "0" && f[1] == "":
+			mount, file = "sys/fs/cgroup", "memory.max"
+		case f[1] == "memory":
+			mount, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		// In a container the path may be that of the host, of which only the last part is mounted: what is not there is passed over.
+		for dir := path.Clean("/" + f[2]); ; dir = path.Dir(dir) {
+			if n := readLimit(root, path.Join(mount, dir, file)); n > 0 && (limit == 0 || n < limit) {
+				limit = n
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return limit
+}
+
+// readLimit reads a number of bytes; 0: there is none, or one that stands for no limit ("max", or in version 1 about 2^63).
+func readLimit(root fs.FS, name string) int64 {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n <= 0 || n >= 1<<60 {
+		return 0
+	}
+	return n
+}
