@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 	"weak"
@@ -45,6 +46,7 @@ func (s *socket) newWorld() *world {
 	c.Listeners = []*ir.Listener{{Key: old.Key, Group: old.Group, Port: old.Port, Protocol: ir.HTTPS, Binds: []ir.Bind{old.Binds[0]}, Source: ir.Source{Kind: "Gateway"},
 		TLS: &ir.TLS{Certificates: []ir.Certificate{{Handle: "tls"}}}}}
 	c.Hosts[0].Routes[0].Steps = []*ir.Step{{Name: "ends", Phase: policy.Protect.String(), Spec: []byte("{}")}}
+	c.Hosts[0].Routes[0].Affinity = &ir.Affinity{Cookie: "session"}
 	return &world{config: c, secrets: secret.Set{"tls": {Type: s.pairs[0].Material.Type, Data: s.pairs[0].Material.Data}},
 		endpoints: ir.Endpoints{"c": endpoints(s.backend)}}
 }
@@ -181,6 +183,7 @@ func TestWebSocketKeepsNothingOld(t *testing.T) {
 	var snapshots []weak.Pointer[proxy.Snapshot]
 	var hosts []weak.Pointer[ir.Host]
 	var routes []weak.Pointer[proxy.Route]
+	var affinities []weak.Pointer[ir.Affinity]
 	var listeners []weak.Pointer[ir.Listener]
 	var material []weak.Pointer[secret.Material]
 	note := func() {
@@ -188,6 +191,7 @@ func TestWebSocketKeepsNothingOld(t *testing.T) {
 		now := s.r.Edge.Snapshot()
 		snapshots = append(snapshots, weak.Make(now))
 		hosts = append(hosts, weak.Make(st.Config.Hosts[0]))
+		affinities = append(affinities, weak.Make(st.Config.Hosts[0].Routes[0].Affinity))
 		listeners = append(listeners, weak.Make(st.Config.Listeners[0]))
 		material = append(material, weak.Make(st.Secrets["tls"]))
 		q := &route.Query{Host: []byte("shop.example"), Path: []byte("/"), Method: []byte("GET")}
@@ -213,12 +217,13 @@ func TestWebSocketKeepsNothingOld(t *testing.T) {
 	}
 	for try := 0; ; try++ {
 		runtime.GC()
-		kept := []int{left(snapshots), left(hosts), left(routes), left(listeners), left(material)}
-		if kept[0]+kept[1]+kept[2]+kept[3]+kept[4] == 0 {
+		kept := []int{left(snapshots), left(hosts), left(routes), left(listeners), left(material), left(affinities)}
+		if slices.Max(kept) == 0 {
 			break
 		}
 		if try == 20 { // pools are emptied by the second collection, cleanups run beside
-			t.Fatalf("kept of %d: %d snapshots, %d hosts, %d routes, %d listeners, %d certificates", n+1, kept[0], kept[1], kept[2], kept[3], kept[4])
+			t.Fatalf("kept of %d: %d snapshots, %d hosts, %d routes, %d listeners, %d certificates, %d sessions' settings",
+				n+1, kept[0], kept[1], kept[2], kept[3], kept[4], kept[5])
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
