@@ -387,7 +387,8 @@ type ClientLimits struct {
 type ClientTimeouts struct {
 	// Header is the time for a request's head (default 10s).
 	Header *gatewayv1.Duration `json:"header,omitempty"`
-	// Idle is how long a kept connection waits for the next request (default 90s).
+	// Idle is how long a kept connection waits for the next request (default 90s; 620s for a peer in the trustedCIDRs of every listener
+	// of the socket, unless its connections begin with a PROXY protocol header).
 	Idle *gatewayv1.Duration `json:"idle,omitempty"`
 	// StreamIdle ends an upgraded connection on which nothing moves (default off).
 	StreamIdle *gatewayv1.Duration `json:"streamIdle,omitempty"`

@@ -121,6 +121,11 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 			s.Sockets[k].Tighten(l.Client)
 		}
 	}
+	for _, l := range cfg.Listeners {
+		if k := s.Sockets[proxy.SocketKey{Group: l.Group, Port: l.Port}]; k != nil {
+			k.Listeners = append(k.Listeners, s.Listeners[l.Key])
+		}
+	}
 	c.clusters.Except(contains(exceptions))
 	for _, f := range unmatched {
 		out = append(out, unmatchedFault(f))

@@ -32,6 +32,9 @@ type Driver struct {
 	// Header is the time for a request's head, Idle how long a connection waits for the next request, WriteStall how long the client
 	// may take nothing of what is written to it. 0: without end.
 	Header, Idle, WriteStall time.Duration
+	// TrustedIdle is Idle for a peer that is trusted to tell the client's address: a proxy keeps connections for other clients' requests,
+	// and one that is closed while it sends the next costs that request.
+	TrustedIdle time.Duration
 	// BodyRate is how many bytes of a request body a client must send in each BodyWindow while the edge reads. 0: no limit.
 	BodyRate   int64
 	BodyWindow time.Duration

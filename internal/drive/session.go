@@ -52,6 +52,9 @@ func (s *session) refresh() {
 			*x.to = *x.from
 		}
 	}
+	if set.Idle == nil && set.Trusts(s.info.Peer.Addr()) {
+		l.idle = s.d.TrustedIdle
+	}
 }
 
 // Serve carries the exchanges of one client connection until it ends, and closes it.

@@ -86,11 +86,12 @@ type checker struct{ stop context.CancelFunc }
 
 // Times of DESIGN.md, "Default limits".
 const (
-	headerTime = 10 * time.Second
-	idleTime   = 90 * time.Second
-	writeStall = 60 * time.Second
-	bodyRate   = 240
-	bodyWindow = 30 * time.Second
+	headerTime  = 10 * time.Second
+	idleTime    = 90 * time.Second
+	trustedIdle = 620 * time.Second // longer than large load balancers keep a connection (600 s): it is they who close it
+	writeStall  = 60 * time.Second
+	bodyRate    = 240
+	bodyWindow  = 30 * time.Second
 )
 
 // New makes an Edge that serves nothing yet.
@@ -100,7 +101,8 @@ func New(o Options) *Edge {
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
 	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)
-	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime, WriteStall: writeStall,
+	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
+		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
 	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: func() {
 		select {

@@ -32,6 +32,7 @@ type Listener struct {
 type Settings struct {
 	RequestLine, HeaderBytes, HeaderCount int
 	Header, Idle, StreamIdle              *time.Duration // 0: without end
+	Listeners                             []*Listener    // all that share the socket
 }
 
 // SocketKey names the listeners that share a socket.
@@ -48,6 +49,16 @@ func (s *Settings) Tighten(c *ir.Client) {
 	s.Header = sooner(s.Header, c.HeaderTimeout)
 	s.Idle = sooner(s.Idle, c.IdleTimeout)
 	s.StreamIdle = sooner(s.StreamIdle, c.StreamIdle)
+}
+
+// Trusts reports whether every listener of the socket believes a peer: then it is a proxy, whatever host its next request names.
+func (s *Settings) Trusts(peer netip.Addr) bool {
+	for _, l := range s.Listeners {
+		if l.Trusted == nil || !l.Trusted(peer) {
+			return false
+		}
+	}
+	return len(s.Listeners) > 0
 }
 
 func lower(a, b int) int {
