@@ -510,7 +510,7 @@ func (w *work) interim() (proxy.Action, bool) {
 		return 0, false
 	}
 	w.out = http1.AppendResponse(w.out[:0], &w.Response, http1.None, false)
-	if _, err := w.c.Write(w.out); err != nil {
+	if err := w.toClient(); err != nil {
 		w.drop()
 		return w.step(proxy.EventClientGone), true
 	}

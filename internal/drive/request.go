@@ -191,7 +191,7 @@ func (b *clientBody) skip() bool {
 func (w *work) bufferRequest() proxy.Action {
 	if w.Request.Continue {
 		w.out = append(w.out[:0], "HTTP/1.1 100 Continue\r\n\r\n"...)
-		if _, err := w.c.Write(w.out); err != nil {
+		if err := w.toClient(); err != nil {
 			return w.Step(proxy.EventClientGone)
 		}
 		w.Request.Continue = false

@@ -238,8 +238,7 @@ func (w *work) respond() bool {
 		if len(w.out) == 0 {
 			continue
 		}
-		w.c.WriteWithin(time.Now(), w.d.WriteStall)
-		if _, err := w.c.Write(w.out); err != nil {
+		if err := w.toClient(); err != nil {
 			return w.lost()
 		}
 		w.out = w.out[:0]
@@ -296,7 +295,7 @@ func (w *work) appendResponseBody(p []byte, framing http1.Framing, last bool) {
 // lastWrite ends the response and settles both connections.
 func (w *work) lastWrite(end bool) bool {
 	w.settle()
-	if _, err := w.c.Write(w.out); err != nil {
+	if err := w.toClient(); err != nil {
 		return w.lost()
 	}
 	if w.Close && !end || !w.body.skip() || w.upgrading() { // something of the request, or behind it, was not read
@@ -332,7 +331,7 @@ func (w *work) cut(err error) bool {
 	}
 	w.stop()
 	if len(w.out) > 0 {
-		_, _ = w.c.Write(w.out)
+		_ = w.toClient()
 	}
 	w.c.Reset()
 	return false

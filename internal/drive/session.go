@@ -186,7 +186,6 @@ func (w *work) finish() {
 func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 	w.parser.Reset()
 	w.parser.Limits = w.limits.head
-	w.c.WriteWithin(start, w.d.WriteStall)
 	for waited := false; ; waited = true {
 		n, h, fault := w.parser.ParseRequest(w.in[w.r:w.w], &w.Request)
 		switch {
@@ -264,13 +263,20 @@ func (w *work) answer() bool {
 		w.out = append(w.out, r.Body...)
 		w.BytesOut = int64(len(r.Body))
 	}
-	if _, err := w.c.Write(w.out); err != nil {
+	if err := w.toClient(); err != nil {
 		return false
 	}
 	if unread || w.Fault.Status != 0 {
 		w.c.Linger()
 	}
 	return !end
+}
+
+// toClient writes out. The client has WriteStall to take it from now on, however long the exchange took until here.
+func (w *work) toClient() error {
+	w.c.WriteWithin(time.Now(), w.d.WriteStall)
+	_, err := w.c.Write(w.out)
+	return err
 }
 
 var keepAlive = exchange.Field{Name: []byte("Connection"), Value: []byte("keep-alive")}
