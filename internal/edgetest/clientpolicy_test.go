@@ -30,7 +30,8 @@ type attachment struct {
 	name   string
 	target string // of the policy
 	class  bool   // an IngressClass stands in the Gateway's place
-	beside bool   // the listener beside it has the policy, too
+	beside bool   // the listener beside it has the policy, too, or is for TLS
+	more   string // objects
 }
 
 var attachments = []attachment{
@@ -134,12 +135,13 @@ func serve(t *testing.T, backend string, a attachment, secure bool, spec string,
 	b64 := base64.StdEncoding.EncodeToString
 	y := strings.NewReplacer("BACKEND", fmt.Sprint(netip.MustParseAddrPort(backend).Port()), "WEB", fmt.Sprint(web), "BESIDE", fmt.Sprint(beside),
 		"CERT", b64(s.pair.Cert), "KEY", b64(s.pair.Key), "PROTOCOL", protocol).Replace(edgeObjects + more)
+	y += a.more
 	if spec != "" {
-		y += fmt.Sprintf(clientPolicy, a.target, spec)
+		y += "---\n" + fmt.Sprintf(clientPolicy, a.target, spec)
 	}
 	objs, faults := manifest.Parse("edge.yaml", []byte(y))
 	if len(faults) > 0 {
-		t.Fatalf("%+v in\n%s", faults, y)
+		t.Fatal(faults)
 	}
 	rec, err := telemetry.New(telemetry.Options{})
 	if err != nil {
@@ -253,7 +255,7 @@ func TestHeadSizes(t *testing.T) {
 					limit       int
 				}{{"without a policy", none.web, l.byDefault}, {"by the policy", s.web, l.by}, {"beside", s.beside, l.byDefault}} {
 					if x.which == "beside" && a.beside {
-						continue // it has the policy, or is for TLS
+						continue
 					}
 					for _, more := range []int{0, 1} {
 						c := edgetest.DialTo(t, x.addr)
