@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/gatehouse-io/gatehouse/internal/cert"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -288,6 +290,17 @@ func TestConnectionLimit(t *testing.T) {
 	say(t, a, "y", "g:y")
 	if got := s.Stats(); got.Limited != 1 || got.Open != 2 || got.Accepted != 3 {
 		t.Errorf("Stats() = %+v, want 3 accepted, 1 limited, 2 open", got)
+	}
+}
+
+// TestConnectionLimitByDefault: half of what the process may have open, because a connection to a backend may go with each.
+func TestConnectionLimitByDefault(t *testing.T) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := New(Options{}).opt.MaxConns, int(min(l.Cur, math.MaxInt32))/2; got != want || want == 0 {
+		t.Errorf("MaxConns = %d of %d descriptors, want %d", got, l.Cur, want)
 	}
 }
 
