@@ -127,5 +127,5 @@ golden: ## Accept what the code now prints as the tests' golden files; read the 
 	$(GO) test -count=1 $$pkgs -update; git --no-pager diff --stat
 
 .PHONY: bench
-bench: build ## Measure Gatehouse beside nginx, Caddy and ReverseProxy (ARGS=-short for a smoke run)
+bench: build ## Measure Gatehouse beside nginx, HAProxy, Caddy and ReverseProxy (ARGS=-short for a smoke run)
 	cd bench && $(GO) run . -gatehouse ../bin/gatehouse $(ARGS)

@@ -101,6 +101,13 @@ func TestConfigurations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.haproxyCommand(); err != nil {
+		t.Fatal(err)
+	}
+	mapped := s.haproxy()
+	if b, err := os.ReadFile(s.file("hosts.map")); err == nil {
+		mapped += string(b)
+	}
 	caddy, err := json.Marshal(s.caddy())
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +118,7 @@ func TestConfigurations(t *testing.T) {
 	}{
 		{"gatehouse", ingress, "kind: Ingress\n", 1000},
 		{"nginx", s.nginx(), "server_name ", 1000},
+		{"haproxy", mapped, "\tbackend\n", 1000},
 		{"caddy", string(caddy), `"handler":"reverse_proxy"`, 2000}, // both servers
 		{"reverseproxy", s.lines(), " /api http://127.0.0.1:5\n", 1000},
 	}

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command bench measures reverse proxies side by side: Gatehouse (twice, the same binary, as a control), nginx, Caddy and
-// httputil.ReverseProxy. A proxy has one core for itself, the load (wrk) and the backend another one; each loads the same 1,000
+// Command bench measures reverse proxies side by side: Gatehouse (twice, the same binary, as a control), nginx, HAProxy,
+// Caddy and httputil.ReverseProxy. A proxy has one core for itself, the load (wrk) and the backend another one; each loads the same 1,000
 // routes and does the same work on headers. What counts is the CPU that a proxy's processes spend for a request.
 //
 // It installs nothing: what is missing it names. It listens on loopback alone and ends only what it started.
@@ -75,7 +75,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if short {
 		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
 		if proxies == strings.Join(known, ",") {
-			proxies = "gatehouse,nginx,reverseproxy,gatehouse-b"
+			proxies = "gatehouse,nginx,haproxy,reverseproxy,gatehouse-b"
 		}
 	}
 	o.proxies = strings.Split(proxies, ",")
@@ -111,6 +111,8 @@ func missing(o *options) []string {
 		switch p {
 		case "nginx":
 			need["nginx"] = "apt-get install nginx-light"
+		case "haproxy":
+			need["haproxy"] = "apt-get install haproxy"
 		case "gatehouse", "gatehouse-b":
 			need[o.gatehouse] = "make build"
 		}

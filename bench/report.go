@@ -162,6 +162,8 @@ func (b *bench) versionsOf(ctx context.Context) []string {
 			v = append(v, ask(b.gatehouse, "version"))
 		case "nginx":
 			v = append(v, ask("nginx", "-v"))
+		case "haproxy":
+			v = append(v, ask("haproxy", "-v"))
 		case "caddy":
 			v = append(v, "Caddy "+moduleVersion(b.caddy, "github.com/caddyserver/caddy/v2"))
 		case "reverseproxy":

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 // known are the proxies that can be measured.
 // Caddy tries its routes in order, so it is measured twice: with the measured route in the middle, as for all others, and with
 // that route first.
-var known = []string{"gatehouse", "nginx", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
+var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}
@@ -71,6 +72,8 @@ func (s site) command(b *bench, proxy string) ([]string, error) {
 	case "nginx":
 		return []string{"nginx", "-p", s.dir, "-c", s.file("nginx.conf"), "-e", s.file("error.log")},
 			os.WriteFile(s.file("nginx.conf"), []byte(s.nginx()), 0o644)
+	case "haproxy":
+		return s.haproxyCommand()
 	case "caddy", "caddy-first":
 		order := s
 		order.first = proxy == "caddy-first"
@@ -188,6 +191,62 @@ http {
 	}
 	w.WriteString("}\n")
 	return w.String()
+}
+
+// haproxyCommand writes HAProxy's files: the configuration, the map of hosts, and certificate and key in one file, as it wants them.
+func (s site) haproxyCommand() ([]string, error) {
+	var pair []byte
+	for _, name := range []string{s.certFile, s.keyFile} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		pair = append(pair, b...)
+	}
+	var hosts strings.Builder
+	for _, h := range s.hosts() {
+		fmt.Fprintf(&hosts, "%s\tbackend\n", h)
+	}
+	return []string{"haproxy", "-db", "-f", s.file("haproxy.cfg")}, errors.Join(
+		os.WriteFile(s.file("pair.pem"), pair, 0o600),
+		os.WriteFile(s.file("hosts.map"), []byte(hosts.String()), 0o644),
+		os.WriteFile(s.file("haproxy.cfg"), []byte(s.haproxy()), 0o644))
+}
+
+// haproxy is one thread, a map of hosts (a tree, as HAProxy's manual advises), one pool of backend connections for all clients, the
+// exporter of metrics on. Its defaults would give a backend connection to one client alone until that has proven safe.
+func (s site) haproxy() string {
+	return fmt.Sprintf(`global
+  nbthread 1
+  maxconn 16384
+  no strict-limits
+  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
+  ssl-default-bind-options ssl-min-ver TLSv1.3
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 90s
+  timeout server 60s
+  timeout http-request 10s
+  timeout http-keep-alive 90s
+  http-reuse always
+frontend health
+  bind 127.0.0.1:%[1]d
+  http-request use-service prometheus-exporter if { path /metrics }
+frontend clients
+  bind 127.0.0.1:%[2]d
+  bind 127.0.0.1:%[3]d ssl crt %[4]s alpn http/1.1
+  option forwardfor
+  http-request set-header X-Forwarded-Host %%[req.hdr(host)]
+  http-request set-header X-Forwarded-Port %%[dst_port]
+  http-request set-header X-Forwarded-Proto https if { ssl_fc }
+  http-request set-header X-Forwarded-Proto http if !{ ssl_fc }
+  http-request set-header X-Real-Ip %%[src]
+  http-request set-header X-Request-Id %%[uuid()]
+  use_backend %%[req.hdr(host),field(1,:),lower,map(%[5]s)] if { path_beg %[6]s }
+backend backend
+  server backend 127.0.0.1:%[7]d pool-max-conn 1024
+`, s.health, s.plain, s.secure, s.file("pair.pem"), s.file("hosts.map"), prefix, s.backend)
 }
 
 // caddy is one route per host, metrics on, no admin endpoint, no log, nothing automatic about HTTPS.
