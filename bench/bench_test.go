@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-io/gatehouse/bench/lab"
 )
 
 func TestParse(t *testing.T) {
@@ -44,30 +46,6 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-func TestParseStat(t *testing.T) {
-	const line = "4242 (a (b) c) S 17 4242 4242 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 5 0 1000 9999 512 18446744073709551615 1"
-	got, err := parseStat(line)
-	want := stat{pid: 4242, parent: 17, cpu: 3 * time.Second, rss: int64(512 * os.Getpagesize())}
-	if err != nil || got != want {
-		t.Errorf("parseStat = %+v, %v, want %+v", got, err, want)
-	}
-	for _, bad := range []string{"", "1 sh S", "1 (sh) S 1 2"} {
-		if _, err := parseStat(bad); err == nil {
-			t.Errorf("parseStat(%q) = nil error, want one", bad)
-		}
-	}
-}
-
-func TestCoreBusy(t *testing.T) {
-	const text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 100 20 30 4000 50 6 7 8 9 10\n"
-	if got, err := coreBusy(text, "1"); err != nil || got != 1710*time.Millisecond {
-		t.Errorf("coreBusy(1) = %v, %v, want 1.71s", got, err)
-	}
-	if _, err := coreBusy(text, "2"); err == nil {
-		t.Error("coreBusy(2) = nil error, want one")
-	}
-}
-
 func TestParseWrk(t *testing.T) {
 	const out = `Running 3s test @ http://localhost:1/api
   1 threads and 64 connections
@@ -94,7 +72,7 @@ func TestConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	s := site{dir: dir, plain: 1, secure: 2, health: 3, backend: 5, routes: 1000,
 		certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
-	if _, err := certificate(s.certFile, s.keyFile); err != nil {
+	if _, err := lab.Certificate(s.certFile, s.keyFile, measuredHost); err != nil {
 		t.Fatal(err)
 	}
 	ingress, err := s.gatehouse()

@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-io/gatehouse/bench/lab"
 )
 
 // bench is a prepared run: programs built, ports chosen, certificate made.
@@ -84,13 +86,13 @@ func prepare(ctx context.Context, o *options, dir string, log io.Writer) (*bench
 			return nil, fmt.Errorf("building %s: %w\n%s", args[len(args)-1], err, out)
 		}
 	}
-	ports, err := freePorts(5)
+	ports, err := lab.FreePorts(5)
 	if err != nil {
 		return nil, err
 	}
 	b.site = site{plain: ports[0], secure: ports[1], health: ports[2], admin: ports[3], backend: ports[4], routes: o.routes,
 		certFile: filepath.Join(dir, "cert.pem"), keyFile: filepath.Join(dir, "key.pem")}
-	if b.roots, err = certificate(b.site.certFile, b.site.keyFile); err != nil {
+	if b.roots, err = lab.Certificate(b.site.certFile, b.site.keyFile, measuredHost, "*.bench.example"); err != nil {
 		return nil, fmt.Errorf("making the certificate: %w", err)
 	}
 	b.versions = b.versionsOf(ctx)
@@ -98,7 +100,7 @@ func prepare(ctx context.Context, o *options, dir string, log io.Writer) (*bench
 }
 
 // proxy starts one proxy with a fresh configuration and waits until it answers.
-func (b *bench) proxy(ctx context.Context, name string) (*process, error) {
+func (b *bench) proxy(ctx context.Context, name string) (*lab.Process, error) {
 	s := b.site
 	s.dir = filepath.Join(b.dir, name)
 	if err := os.RemoveAll(s.dir); err != nil {
@@ -111,16 +113,16 @@ func (b *bench) proxy(ctx context.Context, name string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring %s: %w", name, err)
 	}
-	p, err := start(b.coreProxy, args...)
+	p, err := lab.Start(b.coreProxy, args...)
 	if err != nil {
 		return nil, err
 	}
-	err = p.wait(ctx, func(ctx context.Context) error {
+	err = p.Wait(ctx, func(ctx context.Context) error {
 		_, err := b.fetch(ctx, false, "")
 		return err
 	})
 	if err != nil {
-		p.stop()
+		p.Stop()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return p, nil
@@ -185,12 +187,12 @@ func (b *bench) probeAll(ctx context.Context) error {
 				err = json.Unmarshal(body, &got)
 			}
 			if err != nil {
-				p.stop()
-				return fmt.Errorf("probing %s: %w\n%s", name, err, p.output())
+				p.Stop()
+				return fmt.Errorf("probing %s: %w\n%s", name, err, p.Output())
 			}
 			b.notes = append(b.notes, differences(name, secure, got)...)
 		}
-		p.stop()
+		p.Stop()
 	}
 	return nil
 }
@@ -226,12 +228,12 @@ func (b *bench) rows() []row {
 // measureAll goes through all rounds. Within a round every proxy is measured under a row before the next row comes; odd rounds go
 // through the proxies backwards.
 func (b *bench) measureAll(ctx context.Context) ([]sample, error) {
-	backend, err := start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
+	backend, err := lab.Start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
 	if err != nil {
 		return nil, err
 	}
-	defer backend.stop()
-	if err := backend.wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
+	defer backend.Stop()
+	if err := backend.Wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
 		return nil, err
 	}
 	var samples []sample
@@ -272,14 +274,14 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 	if err != nil {
 		return s, err
 	}
-	defer p.stop()
+	defer p.Stop()
 	whole := b.warm + b.span + time.Second
-	load, err := start(b.coreLoad, "wrk", "-t", "1", "-c", strconv.Itoa(r.connections), "-d",
+	load, err := lab.Start(b.coreLoad, "wrk", "-t", "1", "-c", strconv.Itoa(r.connections), "-d",
 		fmt.Sprintf("%ds", int(whole.Seconds()+0.5)), "--timeout", "10s", "--latency", b.url(r.secure))
 	if err != nil {
 		return s, err
 	}
-	defer load.stop()
+	defer load.Stop()
 	if err := sleep(ctx, b.warm); err != nil {
 		return s, err
 	}
@@ -298,33 +300,33 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 		return s, err
 	}
 	select {
-	case <-load.done:
+	case <-load.Done:
 	case <-ctx.Done():
 		return s, ctx.Err()
 	}
 	s.requests, s.span = after.count-before.count, after.at.Sub(before.at)
-	s.cpu, s.rss = after.cpu-before.cpu, after.rss
+	s.cpu, s.rss = after.CPU-before.CPU, after.RSS
 	s.others = max(0, after.core-before.core-s.cpu)
 	if s.requests == 0 {
-		return s, fmt.Errorf("no request reached the backend:\n%s\n%s", load.output(), p.output())
+		return s, fmt.Errorf("no request reached the backend:\n%s\n%s", load.Output(), p.Output())
 	}
-	s.p50, s.p99, err = parseWrk(load.output())
+	s.p50, s.p99, err = parseWrk(load.Output())
 	return s, err
 }
 
 // moment is the state of all counters at one time.
 type moment struct {
-	usage
+	lab.Usage
 	count uint64        // of the backend
 	core  time.Duration // that the proxy's core has been busy
 	at    time.Time
 }
 
-func (b *bench) moment(ctx context.Context, p *process) (m moment, err error) {
+func (b *bench) moment(ctx context.Context, p *lab.Process) (m moment, err error) {
 	if m.count, err = b.count(ctx); err != nil {
 		return m, fmt.Errorf("asking the backend: %w", err)
 	}
-	if m.usage, err = p.measure(); err != nil {
+	if m.Usage, err = p.Measure(); err != nil {
 		return m, err
 	}
 	text, err := os.ReadFile("/proc/stat")
@@ -332,7 +334,7 @@ func (b *bench) moment(ctx context.Context, p *process) (m moment, err error) {
 		return m, err
 	}
 	m.at = time.Now()
-	m.core, err = coreBusy(string(text), b.coreProxy)
+	m.core, err = lab.CoreBusy(string(text), b.coreProxy)
 	return m, err
 }
 

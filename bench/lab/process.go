@@ -1,6 +1,7 @@
 //go:build linux
 
-package main
+// Package lab holds what all measurements share: programs under observation, free ports, certificates. It ends only what it started.
+package lab
 
 import (
 	"bytes"
@@ -19,17 +20,18 @@ import (
 	"time"
 )
 
-// process is a program that the harness started, with what it printed.
-type process struct {
+// Process is a program that the harness started, with what it printed.
+type Process struct {
 	cmd   *exec.Cmd
-	done  chan struct{} // closed when it has ended
-	err   error         // why, once done is closed
+	name  string
+	Done  chan struct{} // closed when it has ended
+	err   error         // why, once Done is closed
 	mu    sync.Mutex
 	print bytes.Buffer
 }
 
 // Write keeps what the program prints, up to a limit.
-func (p *process) Write(b []byte) (int, error) {
+func (p *Process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.print.Len() < 64<<10 {
@@ -38,16 +40,21 @@ func (p *process) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *process) output() string {
+// Output is what it has printed so far, to standard output and standard error.
+func (p *Process) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.print.String()
 }
 
-// start runs args on one core, in a process group of its own.
-func start(core string, args ...string) (*process, error) {
-	p := &process{done: make(chan struct{})}
-	p.cmd = exec.Command("taskset", append([]string{"-c", core}, args...)...)
+// Start runs args on one core, or on any if core is empty, in a process group of its own.
+func Start(core string, args ...string) (*Process, error) {
+	p := &Process{Done: make(chan struct{})}
+	p.name = filepath.Base(args[0])
+	if core != "" {
+		args = append([]string{"taskset", "-c", core}, args...)
+	}
+	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -55,24 +62,27 @@ func start(core string, args ...string) (*process, error) {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		close(p.done)
+		close(p.Done)
 	}()
 	return p, nil
 }
 
-// stop asks the program to end and makes it after 3 s: at the end of a measurement there is nothing to drain.
-func (p *process) stop() {
+// PID is the program's process id; taskset has become the program.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Stop asks the program to end and makes it after 3 s: at the end of a measurement there is nothing to drain.
+func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(os.Interrupt) // on SIGTERM a proxy may go on accepting for a while
 	select {
-	case <-p.done:
+	case <-p.Done:
 	case <-time.After(3 * time.Second):
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its own group: what it started, too
-		<-p.done
+		<-p.Done
 	}
 }
 
-// wait tries ready until it succeeds, for at most 30 s and while the program runs.
-func (p *process) wait(ctx context.Context, ready func(context.Context) error) error {
+// Wait tries ready until it succeeds, for at most 30 s and while the program runs.
+func (p *Process) Wait(ctx context.Context, ready func(context.Context) error) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		try, cancel := context.WithTimeout(ctx, time.Second)
@@ -82,28 +92,28 @@ func (p *process) wait(ctx context.Context, ready func(context.Context) error) e
 			return nil
 		}
 		select {
-		case <-p.done:
-			return fmt.Errorf("%s ended (%w):\n%s", filepath.Base(p.cmd.Args[3]), cmp.Or(p.err, errors.New("exit status 0")), p.output())
+		case <-p.Done:
+			return fmt.Errorf("%s ended (%w):\n%s", p.name, cmp.Or(p.err, errors.New("exit status 0")), p.Output())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not ready after 30 s: %w\n%s", filepath.Base(p.cmd.Args[3]), err, p.output())
+			return fmt.Errorf("%s is not ready after 30 s: %w\n%s", p.name, err, p.Output())
 		}
 	}
 }
 
-// usage is what a program and its children have used so far.
-type usage struct {
-	cpu time.Duration // of all threads, those that have ended too
-	rss int64         // bytes now
+// Usage is what a program and its children have used so far.
+type Usage struct {
+	CPU time.Duration // of all threads, those that have ended too
+	RSS int64         // bytes now
 }
 
-// measure sums the program and its direct children (nginx's workers).
-func (p *process) measure() (usage, error) {
-	pid := p.cmd.Process.Pid
-	var u usage
+// Measure sums the program and its direct children (nginx's workers).
+func (p *Process) Measure() (Usage, error) {
+	pid := p.PID()
+	var u Usage
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return u, err
@@ -120,8 +130,8 @@ func (p *process) measure() (usage, error) {
 		}
 		if st.pid == pid || st.parent == pid {
 			found = found || st.pid == pid
-			u.cpu += st.cpu
-			u.rss += st.rss
+			u.CPU += st.cpu
+			u.RSS += st.rss
 		}
 	}
 	if !found {
@@ -166,8 +176,8 @@ func parseStat(s string) (stat, error) {
 	return st, errors.Join(err1, err2)
 }
 
-// coreBusy reads from /proc/stat how long a core has not been idle: all its times but idle and iowait, guests counted once.
-func coreBusy(s, core string) (time.Duration, error) {
+// CoreBusy reads from /proc/stat how long a core has not been idle: all its times but idle and iowait, guests counted once.
+func CoreBusy(s, core string) (time.Duration, error) {
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
 		if len(f) < 9 || f[0] != "cpu"+core {
@@ -188,8 +198,8 @@ func coreBusy(s, core string) (time.Duration, error) {
 	return 0, fmt.Errorf("no core %s in /proc/stat", core)
 }
 
-// freePorts finds n ports that nobody listens on.
-func freePorts(n int) ([]int, error) {
+// FreePorts finds n ports that nobody listens on.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
