@@ -129,3 +129,7 @@ golden: ## Accept what the code now prints as the tests' golden files; read the 
 .PHONY: bench
 bench: build ## Measure Gatehouse beside nginx, HAProxy, Caddy and ReverseProxy (ARGS=-short for a smoke run)
 	cd bench && $(GO) run . -gatehouse ../bin/gatehouse $(ARGS)
+
+.PHONY: soak
+soak: build ## Run Gatehouse for 10 minutes under load and change: does anything fail, or grow? (ARGS=-short for a smoke run)
+	cd bench && $(GO) run ./soak -gatehouse ../bin/gatehouse $(ARGS)

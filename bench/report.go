@@ -7,20 +7,21 @@ import (
 	"context"
 	"debug/buildinfo"
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/gatehouse-io/gatehouse/bench/lab"
 )
 
 // report is the whole result as text for people: what was measured on what, a table for each row, and the ratios by round.
 func report(b *bench, samples []sample, command string) string {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, "Reverse proxies side by side, %s\n\n", time.Now().UTC().Format("2006-01-02"))
-	fmt.Fprintf(&w, "machine   %s\n", machine())
+	fmt.Fprintf(&w, "machine   %s\n", lab.Machine())
 	for i, v := range b.versions {
 		fmt.Fprintf(&w, "%-9s %s\n", map[bool]string{true: "versions"}[i == 0], v)
 	}
@@ -64,11 +65,11 @@ func line(t *tabwriter.Writer, name string, r row, samples []sample) {
 	}
 	ratio, span := "-", "-"
 	if rs := ratios(name, "nginx", r, samples); len(rs) > 0 {
-		ratio = fmt.Sprintf("%.2f", median(rs))
+		ratio = fmt.Sprintf("%.2f", lab.Median(rs))
 		span = fmt.Sprintf("%.2f-%.2f", slices.Min(rs), slices.Max(rs))
 	}
-	fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t\n", name, median(cpu), ratio, span, median(rate), median(busy),
-		median(others), median(p50), median(p99), median(rss))
+	fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.0f\t\n", name, lab.Median(cpu), ratio, span, lab.Median(rate), lab.Median(busy),
+		lab.Median(others), lab.Median(p50), lab.Median(p99), lab.Median(rss))
 }
 
 // byRound prints each proxy's ratio to nginx in every round, and the control pair's ratio to each other: how far two runs of the
@@ -112,33 +113,6 @@ func ratios(name, base string, r row, samples []sample) []float64 {
 		}
 	}
 	return out
-}
-
-// median of a list, 0 for none.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
-
-// machine names the processor, its cores and the kernel.
-func machine() string {
-	model := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for l := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	kernel := "unknown kernel"
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		kernel = strings.TrimSpace(string(b))
-	}
-	return fmt.Sprintf("%s, %d cores, Linux %s, %s", model, runtime.NumCPU(), kernel, runtime.GOARCH)
 }
 
 // versionsOf asks each program what it is.
