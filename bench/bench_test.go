@@ -23,7 +23,8 @@ func TestParse(t *testing.T) {
 		{"-proxies nginx,apache", `no proxy "apache"`},
 		{"-connections 64,many", `"many" is not a number`},
 		{"-protocols http,h2", `"h2" is neither`},
-		{"-rounds 0", "-rounds and -routes"},
+		{"-rounds 0", "-rounds, -routes and -idle"},
+		{"-measure requests,speed", `"speed" is none of requests, idle`},
 		{"nginx", `unexpected argument "nginx"`},
 	}
 	for _, c := range cases {
@@ -155,7 +156,7 @@ func TestReport(t *testing.T) {
 				p50: time.Millisecond, p99: 2 * time.Millisecond})
 		}
 	}
-	got := report(b, samples, "go run .")
+	got := requestsReport(b, samples)
 	for _, want := range []string{
 		"gatehouse       25.00     0.62  0.50-0.75        1000       2         0    1.00    2.00        1",
 		"gatehouse     to nginx by round    0.50 0.75 0.62",

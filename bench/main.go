@@ -26,12 +26,15 @@ import (
 // options are the command line.
 type options struct {
 	gatehouse   string
+	what        []string
 	proxies     []string
 	connections []int
 	secure      []bool // with TLS, without
 	routes      int
 	rounds      int
 	warm, span  time.Duration
+	idle        int
+	settle      time.Duration
 	coreProxy   string
 	coreLoad    string
 	out         string
@@ -52,8 +55,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	var short bool
-	var proxies, connections, protocols string
+	var measure, proxies, connections, protocols string
 	fs.StringVar(&o.gatehouse, "gatehouse", "../bin/gatehouse", "Gatehouse's binary")
+	fs.StringVar(&measure, "measure", strings.Join(measurements, ","), "what to measure")
 	fs.StringVar(&proxies, "proxies", strings.Join(known, ","), "which to measure, in this order; gatehouse-b is the control")
 	fs.StringVar(&connections, "connections", "64,512", "numbers of client connections")
 	fs.StringVar(&protocols, "protocols", "http,https", "which to measure")
@@ -61,11 +65,13 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&o.rounds, "rounds", 7, "rounds; every other one goes through the proxies backwards")
 	fs.DurationVar(&o.warm, "warm", 2*time.Second, "load before each measurement")
 	fs.DurationVar(&o.span, "span", 5*time.Second, "length of each measurement")
+	fs.IntVar(&o.idle, "idle", 10000, "number of idle connections")
+	fs.DurationVar(&o.settle, "settle", 10*time.Second, "time between the last of them and the look at memory")
 	fs.StringVar(&o.coreProxy, "proxy-core", "0", "core for the proxy")
 	fs.StringVar(&o.coreLoad, "load-core", "1", "core for wrk and the backend")
 	fs.StringVar(&o.out, "out", "", "file to write the table to, besides standard output")
-	fs.StringVar(&o.profile, "profile", "", "folder for CPU profiles of Gatehouse, one per row, from its last round")
-	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, without Caddy: does the harness work?")
+	fs.StringVar(&o.profile, "profile", "", "folder for profiles of Gatehouse: CPU, one per row, from its last round, and what idle connections hold")
+	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, with 400 idle ones, without Caddy: does the harness work?")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -74,8 +80,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	if short {
 		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
+		o.idle, o.settle = 400, 100*time.Millisecond
 		if proxies == strings.Join(known, ",") {
 			proxies = "gatehouse,nginx,haproxy,reverseproxy,gatehouse-b"
+		}
+	}
+	o.what = strings.Split(measure, ",")
+	for _, m := range o.what {
+		if !slices.Contains(measurements, m) {
+			return nil, fmt.Errorf("-measure: %q is none of %s", m, strings.Join(measurements, ", "))
 		}
 	}
 	o.proxies = strings.Split(proxies, ",")
@@ -97,8 +110,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.secure = append(o.secure, p == "https")
 	}
-	if o.rounds < 1 || o.routes < 1 || o.span < time.Second {
-		return nil, errors.New("-rounds and -routes must be at least 1, -span at least 1s")
+	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.span < time.Second {
+		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -span at least 1s")
 	}
 	return o, nil
 }
@@ -159,11 +172,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := b.probeAll(ctx); err != nil {
 		return err
 	}
-	results, err := b.measureAll(ctx)
+	text, err := b.tables(ctx)
 	if err != nil {
 		return err
 	}
-	text := report(b, results, "go run . "+strings.Join(args, " "))
+	text = head(b, "go run . "+strings.Join(args, " ")) + text
 	fmt.Fprint(stdout, text)
 	if o.out != "" {
 		if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
@@ -172,4 +185,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return os.WriteFile(o.out, []byte(text), 0o644)
 	}
 	return nil
+}
+
+// tables measures what is asked for and returns a table for each row of it.
+func (b *bench) tables(ctx context.Context) (string, error) {
+	backend, err := b.serve(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer backend.Stop()
+	var text string
+	for _, m := range b.what {
+		switch m {
+		case "requests":
+			samples, err := b.measureAll(ctx)
+			if err != nil {
+				return "", err
+			}
+			text += requestsReport(b, samples)
+		case "idle":
+			samples, err := b.measureIdle(ctx)
+			if err != nil {
+				return "", err
+			}
+			text += idleReport(b, samples)
+		}
+	}
+	return text, nil
 }

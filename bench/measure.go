@@ -200,19 +200,25 @@ func (b *bench) probeAll(ctx context.Context) error {
 // differences says which fields a proxy adds besides fields, or leaves out.
 func differences(name string, secure bool, got http.Header) []string {
 	var notes []string
-	scheme := map[bool]string{false: "http", true: "https"}[secure]
 	for _, f := range fields {
 		if got.Get(f) == "" {
-			notes = append(notes, fmt.Sprintf("%s (%s) does not send %s", name, scheme, f))
+			notes = append(notes, fmt.Sprintf("%s (%s) does not send %s", name, scheme(secure), f))
 		}
 	}
 	for f := range got {
 		if !slices.Contains(fields, f) && f != "User-Agent" && f != "Connection" {
-			notes = append(notes, fmt.Sprintf("%s (%s) also sends %s", name, scheme, f))
+			notes = append(notes, fmt.Sprintf("%s (%s) also sends %s", name, scheme(secure), f))
 		}
 	}
 	slices.Sort(notes)
 	return notes
+}
+
+func scheme(secure bool) string {
+	if secure {
+		return "https"
+	}
+	return "http"
 }
 
 func (b *bench) rows() []row {
@@ -228,14 +234,6 @@ func (b *bench) rows() []row {
 // measureAll goes through all rounds. Within a round every proxy is measured under a row before the next row comes; odd rounds go
 // through the proxies backwards.
 func (b *bench) measureAll(ctx context.Context) ([]sample, error) {
-	backend, err := lab.Start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
-	if err != nil {
-		return nil, err
-	}
-	defer backend.Stop()
-	if err := backend.Wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
-		return nil, err
-	}
 	var samples []sample
 	for round := range b.rounds {
 		for _, r := range b.rows() {
@@ -255,6 +253,19 @@ func (b *bench) measureAll(ctx context.Context) ([]sample, error) {
 		}
 	}
 	return samples, nil
+}
+
+// serve starts the backend and waits until it answers.
+func (b *bench) serve(ctx context.Context) (*lab.Process, error) {
+	p, err := lab.Start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
 }
 
 // count asks the backend how many requests it has answered.
@@ -286,7 +297,8 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 		return s, err
 	}
 	if b.profile != "" && name == "gatehouse" && round == b.rounds-1 {
-		go b.takeProfile(ctx, r)
+		// While the row is measured, which then counts a little less exactly.
+		go b.saveProfile(ctx, fmt.Sprintf("profile?seconds=%d", max(1, int(b.span.Seconds()))), fmt.Sprintf("%s-%d.pprof", scheme(r.secure), r.connections))
 	}
 	before, err := b.moment(ctx, p)
 	if err != nil {
@@ -347,11 +359,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// takeProfile saves Gatehouse's CPU profile while the row is measured; the round then counts a little less exactly.
-func (b *bench) takeProfile(ctx context.Context, r row) {
-	u := fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", b.site.admin, max(1, int(b.span.Seconds())))
+// saveProfile saves a profile of Gatehouse under -profile: what is its path below /debug/pprof. The measurement goes on without one.
+func (b *bench) saveProfile(ctx context.Context, what, name string) {
 	err := func() error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/%s", b.site.admin, what), nil)
 		if err != nil {
 			return err
 		}
@@ -366,7 +377,7 @@ func (b *bench) takeProfile(ctx context.Context, r row) {
 		if err := os.MkdirAll(b.profile, 0o755); err != nil {
 			return err
 		}
-		f, err := os.Create(filepath.Join(b.profile, fmt.Sprintf("%s-%d.pprof", map[bool]string{false: "http", true: "https"}[r.secure], r.connections)))
+		f, err := os.Create(filepath.Join(b.profile, name))
 		if err != nil {
 			return err
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/gatehouse-io/gatehouse/bench/lab"
 )
 
-// report is the whole result as text for people: what was measured on what, a table for each row, and the ratios by round.
-func report(b *bench, samples []sample, command string) string {
+// head says what was measured on what, and how.
+func head(b *bench, command string) string {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, "Reverse proxies side by side, %s\n\n", time.Now().UTC().Format("2006-01-02"))
 	fmt.Fprintf(&w, "machine   %s\n", lab.Machine())
@@ -37,6 +37,12 @@ measured  %d rounds of %v after %v of load, every other round in reverse order; 
 	for _, n := range b.notes {
 		fmt.Fprintf(&w, "unequal   %s\n", n)
 	}
+	return w.String()
+}
+
+// requestsReport is a table for each row, and the ratios by round.
+func requestsReport(b *bench, samples []sample) string {
+	var w bytes.Buffer
 	for _, r := range b.rows() {
 		fmt.Fprintf(&w, "\n%v\n\n", r)
 		t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -17,6 +17,9 @@ import (
 // that route first.
 var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
+// measurements are what can be measured: the CPU of requests, the memory of idle connections.
+var measurements = []string{"requests", "idle"}
+
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}
 
