@@ -3,10 +3,12 @@ package listener
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -149,7 +151,7 @@ func (c *Conn) Handshake() error {
 		if c.tls == nil {
 			c.tls = tls.Server(&wire{Conn: low, c: c}, c.sock.tls.Config())
 		}
-		if err := c.tls.Handshake(); err != nil {
+		if err := c.shake(); err != nil {
 			c.count(func(n *counters) { n.tls.Add(1) })
 			return err
 		}
@@ -161,6 +163,26 @@ func (c *Conn) Handshake() error {
 		return err
 	}
 	return nil
+}
+
+// shake does the TLS handshake on a goroutine of its own, because it needs a deep stack: the connection's would keep that size for as
+// long as it idles, or until the collector has run some times. A panic becomes the caller's, which has a way to deal with it.
+func (c *Conn) shake() (err error) {
+	fault := make(chan string, 1)
+	go func() {
+		defer func() {
+			var f string
+			if p := recover(); p != nil {
+				f = fmt.Sprintf("handshake: %v\n%s", p, debug.Stack())
+			}
+			fault <- f
+		}()
+		err = c.tls.Handshake()
+	}()
+	if f := <-fault; f != "" {
+		panic(f)
+	}
+	return err
 }
 
 func (c *Conn) count(f func(*counters)) {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -367,4 +368,20 @@ func TestWrapOnAnInMemoryNetwork(t *testing.T) {
 	if c.Peer() != (netip.AddrPort{}) {
 		t.Errorf("Peer() = %v on a pipe, want none", c.Peer())
 	}
+}
+
+// TestHandshakePanic: what panics on the handshake's goroutine ends there and goes on where somebody can keep it to the connection.
+func TestHandshakePanic(t *testing.T) {
+	conf := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { panic("out of its mind") }}
+	client, server := net.Pipe()
+	defer client.Close()
+	go func() { _ = tls.Client(client, insecure()).Handshake() }()
+	c := Wrap(server, &Socket{TLS: table(t)}, conf)
+	defer func() {
+		_ = server.Close()
+		if p, ok := recover().(string); !ok || !strings.HasPrefix(p, "handshake: out of its mind\n") || !strings.Contains(p, "TestHandshakePanic") {
+			t.Errorf("recovered %v, want the panic and its stack", p)
+		}
+	}()
+	t.Errorf("Handshake = %v, want a panic", c.Handshake())
 }
