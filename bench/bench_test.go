@@ -24,7 +24,8 @@ func TestParse(t *testing.T) {
 		{"-connections 64,many", `"many" is not a number`},
 		{"-protocols http,h2", `"h2" is neither`},
 		{"-rounds 0", "-rounds, -routes and -idle"},
-		{"-measure requests,speed", `"speed" is none of requests, idle`},
+		{"-bytes 10", "-bytes at least 1 MiB"},
+		{"-measure requests,speed", `"speed" is none of requests, idle, bodies`},
 		{"nginx", `unexpected argument "nginx"`},
 	}
 	for _, c := range cases {

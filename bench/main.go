@@ -35,6 +35,7 @@ type options struct {
 	warm, span  time.Duration
 	idle        int
 	settle      time.Duration
+	bytes       int64
 	coreProxy   string
 	coreLoad    string
 	out         string
@@ -67,11 +68,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.DurationVar(&o.span, "span", 5*time.Second, "length of each measurement")
 	fs.IntVar(&o.idle, "idle", 10000, "number of idle connections")
 	fs.DurationVar(&o.settle, "settle", 10*time.Second, "time between the last of them and the look at memory")
+	fs.Int64Var(&o.bytes, "bytes", 1<<30, "length of a large body")
 	fs.StringVar(&o.coreProxy, "proxy-core", "0", "core for the proxy")
 	fs.StringVar(&o.coreLoad, "load-core", "1", "core for wrk and the backend")
 	fs.StringVar(&o.out, "out", "", "file to write the table to, besides standard output")
 	fs.StringVar(&o.profile, "profile", "", "folder for profiles of Gatehouse: CPU, one per row, from its last round, and what idle connections hold")
-	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, with 400 idle ones, without Caddy: does the harness work?")
+	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, with 400 idle ones, bodies of 32 MiB, without Caddy: does the harness work?")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	if short {
 		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
-		o.idle, o.settle = 400, 100*time.Millisecond
+		o.idle, o.settle, o.bytes = 400, 100*time.Millisecond, 32<<20
 		if proxies == strings.Join(known, ",") {
 			proxies = "gatehouse,nginx,haproxy,reverseproxy,gatehouse-b"
 		}
@@ -110,8 +112,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.secure = append(o.secure, p == "https")
 	}
-	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.span < time.Second {
-		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -span at least 1s")
+	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.bytes < 1<<20 || o.span < time.Second {
+		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -bytes at least 1 MiB, -span at least 1s")
 	}
 	return o, nil
 }
@@ -188,28 +190,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // tables measures what is asked for and returns a table for each row of it.
-func (b *bench) tables(ctx context.Context) (string, error) {
-	backend, err := b.serve(ctx)
+func (b *bench) tables(ctx context.Context) (text string, err error) {
+	for _, m := range b.what {
+		t, err := b.tablesOf(ctx, m)
+		if err != nil {
+			return "", err
+		}
+		text += t
+	}
+	return text, nil
+}
+
+func (b *bench) tablesOf(ctx context.Context, measurement string) (string, error) {
+	program := b.backend
+	b.site.stream = measurement == "bodies"
+	if b.site.stream {
+		program = b.body
+	}
+	backend, err := b.serve(ctx, program)
 	if err != nil {
 		return "", err
 	}
 	defer backend.Stop()
-	var text string
-	for _, m := range b.what {
-		switch m {
-		case "requests":
-			samples, err := b.measureAll(ctx)
-			if err != nil {
-				return "", err
-			}
-			text += requestsReport(b, samples)
-		case "idle":
-			samples, err := b.measureIdle(ctx)
-			if err != nil {
-				return "", err
-			}
-			text += idleReport(b, samples)
-		}
+	switch measurement {
+	case "idle":
+		samples, err := b.measureIdle(ctx)
+		return idleReport(b, samples), err
+	case "bodies":
+		samples, err := b.measureBodies(ctx)
+		return bodiesReport(b, samples), err
+	default:
+		samples, err := b.measureAll(ctx)
+		return requestsReport(b, samples), err
 	}
-	return text, nil
 }

@@ -27,12 +27,12 @@ import (
 // bench is a prepared run: programs built, ports chosen, certificate made.
 type bench struct {
 	*options
-	dir, caddy, reverseproxy, backend string
-	site                              site
-	roots                             *x509.CertPool
-	log                               io.Writer
-	notes                             []string // what the probe found that is not equal
-	versions                          []string
+	dir, caddy, reverseproxy, backend, body string
+	site                                    site
+	roots                                   *x509.CertPool
+	log                                     io.Writer
+	notes                                   []string // what the probe found that is not equal
+	versions                                []string
 }
 
 // row is one line-up under which all proxies are measured.
@@ -73,8 +73,8 @@ func prepare(ctx context.Context, o *options, dir string, log io.Writer) (*bench
 		return nil, err
 	}
 	b := &bench{options: o, dir: dir, log: log, caddy: filepath.Join(cache, "caddy"),
-		reverseproxy: filepath.Join(cache, "reverseproxy"), backend: filepath.Join(cache, "backend")}
-	builds := [][]string{{"build", "-o", b.backend, "./backend"}, {"build", "-o", b.reverseproxy, "./reverseproxy"}}
+		reverseproxy: filepath.Join(cache, "reverseproxy"), backend: filepath.Join(cache, "backend"), body: filepath.Join(cache, "body")}
+	builds := [][]string{{"build", "-o", b.backend, "./backend"}, {"build", "-o", b.reverseproxy, "./reverseproxy"}, {"build", "-o", b.body, "./body"}}
 	if slices.Contains(o.proxies, "caddy") || slices.Contains(o.proxies, "caddy-first") {
 		builds = append(builds, []string{"-C", "caddy", "build", "-o", b.caddy, "github.com/caddyserver/caddy/v2/cmd/caddy"})
 	}
@@ -255,13 +255,13 @@ func (b *bench) measureAll(ctx context.Context) ([]sample, error) {
 	return samples, nil
 }
 
-// serve starts the backend and waits until it answers.
-func (b *bench) serve(ctx context.Context) (*lab.Process, error) {
-	p, err := lab.Start(b.coreLoad, b.backend, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
+// serve starts a backend and waits until it answers.
+func (b *bench) serve(ctx context.Context, program string) (*lab.Process, error) {
+	p, err := lab.Start(b.coreLoad, program, "-listen", fmt.Sprintf("127.0.0.1:%d", b.site.backend))
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Wait(ctx, func(ctx context.Context) error { _, err := b.count(ctx); return err }); err != nil {
+	if err := p.Wait(ctx, func(ctx context.Context) error { _, err := b.fetch(ctx, false, target); return err }); err != nil {
 		p.Stop()
 		return nil, err
 	}

@@ -17,8 +17,8 @@ import (
 // that route first.
 var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
-// measurements are what can be measured: the CPU of requests, the memory of idle connections.
-var measurements = []string{"requests", "idle"}
+// measurements are what can be measured: the CPU of requests, the memory of idle connections, large bodies.
+var measurements = []string{"requests", "idle", "bodies"}
 
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}
@@ -37,6 +37,7 @@ type site struct {
 	backend                      int
 	certFile, keyFile            string
 	routes                       int
+	stream                       bool // bodies are passed on as they come, whatever is the proxy's default
 	first                        bool // the measured route comes first, not in the middle
 }
 
@@ -146,6 +147,10 @@ spec:
 // nginx is one server per route, one upstream, keep-alive both ways, stub_status on. The cipher is the one that Go's TLS picks.
 func (s site) nginx() string {
 	var w strings.Builder
+	stream := ""
+	if s.stream {
+		stream = "client_max_body_size 0; proxy_request_buffering off; proxy_buffering off;"
+	}
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // else the worker cannot read the folder
@@ -186,8 +191,9 @@ http {
   proxy_set_header X-Forwarded-Proto $scheme;
   proxy_set_header X-Real-Ip $remote_addr;
   proxy_set_header X-Request-Id $request_id;
+  %[9]s
   server { listen 127.0.0.1:%[8]d; location = /metrics { stub_status; } }
-`, user, s.file("nginx.pid"), s.file("error.log"), s.dir, s.certFile, s.keyFile, s.backend, s.health)
+`, user, s.file("nginx.pid"), s.file("error.log"), s.dir, s.certFile, s.keyFile, s.backend, s.health, stream)
 	for _, host := range s.hosts() {
 		fmt.Fprintf(&w, "  server { listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl; server_name %s; location %s { proxy_pass http://backend; } }\n",
 			s.plain, s.secure, host, prefix)

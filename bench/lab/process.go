@@ -110,14 +110,78 @@ type Usage struct {
 	RSS int64         // bytes now
 }
 
+// Peak is the most that has been resident since ResetPeak, in bytes: of the program and its direct children, each at its own time.
+func (p *Process) Peak() (int64, error) {
+	pids, err := p.pids()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return 0, err
+		}
+		kib, err := peakOf(string(b))
+		if err != nil {
+			return 0, err
+		}
+		sum += kib << 10
+	}
+	return sum, nil
+}
+
+// ResetPeak makes what is resident now the most that has been (proc(5), clear_refs).
+func (p *Process) ResetPeak() error {
+	pids, err := p.pids()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peakOf reads VmHWM from /proc/PID/status, in KiB.
+func peakOf(status string) (int64, error) {
+	for line := range strings.Lines(status) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			return strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
+		}
+	}
+	return 0, errors.New("no VmHWM in /proc/PID/status")
+}
+
+// pids are the program's and those of its direct children.
+func (p *Process) pids() ([]int, error) {
+	stats, err := p.stats()
+	var pids []int
+	for _, st := range stats {
+		pids = append(pids, st.pid)
+	}
+	return pids, err
+}
+
 // Measure sums the program and its direct children (nginx's workers).
 func (p *Process) Measure() (Usage, error) {
-	pid := p.PID()
 	var u Usage
+	stats, err := p.stats()
+	for _, st := range stats {
+		u.CPU += st.cpu
+		u.RSS += st.rss
+	}
+	return u, err
+}
+
+func (p *Process) stats() ([]stat, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return u, err
+		return nil, err
 	}
+	var stats []stat
 	found := false
 	for _, d := range dirs {
 		b, err := os.ReadFile(d)
@@ -126,18 +190,17 @@ func (p *Process) Measure() (Usage, error) {
 		}
 		st, err := parseStat(string(b))
 		if err != nil {
-			return u, fmt.Errorf("reading %s: %w", d, err)
+			return nil, fmt.Errorf("reading %s: %w", d, err)
 		}
-		if st.pid == pid || st.parent == pid {
-			found = found || st.pid == pid
-			u.CPU += st.cpu
-			u.RSS += st.rss
+		if st.pid == p.PID() || st.parent == p.PID() {
+			found = found || st.pid == p.PID()
+			stats = append(stats, st)
 		}
 	}
 	if !found {
-		return u, errors.New("the process is gone")
+		return nil, errors.New("the process is gone")
 	}
-	return u, nil
+	return stats, nil
 }
 
 type stat struct {

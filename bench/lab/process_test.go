@@ -31,3 +31,30 @@ func TestCoreBusy(t *testing.T) {
 		t.Error("CoreBusy(2) = nil error, want one")
 	}
 }
+
+// TestPeak holds a program's peak to what it uses, before and after it has been reset.
+func TestPeak(t *testing.T) {
+	p, err := Start("", "sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	for range 2 {
+		peak, err := p.Peak()
+		if err != nil || peak < 64<<10 || peak > 1<<30 {
+			t.Errorf("Peak = %d, %v, want that of a small program", peak, err)
+		}
+		if err := p.ResetPeak(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPeakOf(t *testing.T) {
+	if got, err := peakOf("VmPeak:\t  9 kB\nVmHWM:\t   4242 kB\nVmRSS:\t 1 kB\n"); err != nil || got != 4242 {
+		t.Errorf("peakOf = %d, %v, want 4242", got, err)
+	}
+	if _, err := peakOf("VmRSS:\t 1 kB\n"); err == nil {
+		t.Error("peakOf without VmHWM = nil error, want one")
+	}
+}
