@@ -282,6 +282,25 @@ func TestWebSocket(t *testing.T) {
 	c.Closed()
 }
 
+// TestWebSocketElsewhere: where one backend cannot be reached, another one gets the request to upgrade.
+func TestWebSocketElsewhere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody listens here any more
+	b := script(t, nil, "HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\n")
+	r := one(t, b, func(o *edgetest.Options) { o.Clusters["c"] = []string{l.Addr().String(), b} })
+	for i := range 3 { // whichever comes first
+		c := r.Dial()
+		c.Send("GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket\n\n")
+		if res, err := http.ReadResponse(c.R, nil); err != nil || res.StatusCode != 101 {
+			t.Errorf("request %d: got %v, %v; want 101", i, res, err)
+		}
+		c.Close()
+	}
+}
+
 // TestRefusedUpgrade: an answer other than 101 is the answer, and what followed the head is dropped with the connection.
 func TestRefusedUpgrade(t *testing.T) {
 	b := script(t, nil, "HTTP/1.1 403 Forbidden\nContent-Length: 2\n\nno")

@@ -137,10 +137,10 @@ func (f *Flow) retryRule() *ir.Retry {
 }
 
 // mayRetry says whether the try that failed may be followed by another, and sets Backoff. sent says that a byte of it may have reached
-// the backend: then only a method that may be repeated is (RFC 9110 section 9.2.2). A budget keeps tries from adding to the load of
-// a cluster that fails.
+// the backend: then only a method that may be repeated is (RFC 9110 section 9.2.2), and a request to upgrade is not, because the backend
+// may speak the other protocol already. A budget keeps tries from adding to the load of a cluster that fails.
 func (f *Flow) mayRetry(r *ir.Retry, sent bool) bool {
-	if f.retries >= r.Attempts || !f.Kept || f.upgrades() || sent && !idempotent(f.Request.Method) {
+	if f.retries >= r.Attempts || !f.Kept || sent && (f.upgrades() || !idempotent(f.Request.Method)) {
 		return false
 	}
 	if !f.To.MayRetry(f.Now) {
