@@ -36,6 +36,7 @@ type options struct {
 	idle        int
 	settle      time.Duration
 	bytes       int64
+	many        int
 	coreProxy   string
 	coreLoad    string
 	out         string
@@ -69,11 +70,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&o.idle, "idle", 10000, "number of idle connections")
 	fs.DurationVar(&o.settle, "settle", 10*time.Second, "time between the last of them and the look at memory")
 	fs.Int64Var(&o.bytes, "bytes", 1<<30, "length of a large body")
+	fs.IntVar(&o.many, "many", 100000, "routes, ten for each host, that scale loads")
 	fs.StringVar(&o.coreProxy, "proxy-core", "0", "core for the proxy")
 	fs.StringVar(&o.coreLoad, "load-core", "1", "core for wrk and the backend")
 	fs.StringVar(&o.out, "out", "", "file to write the table to, besides standard output")
 	fs.StringVar(&o.profile, "profile", "", "folder for profiles of Gatehouse: CPU, one per row, from its last round, and what idle connections hold")
-	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, with 400 idle ones, bodies of 32 MiB, without Caddy: does the harness work?")
+	fs.BoolVar(&short, "short", false, "one round of 1 s at 64 connections, with 400 idle ones, bodies of 32 MiB, 2,000 routes, without Caddy: does the harness work?")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	if short {
 		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
-		o.idle, o.settle, o.bytes = 400, 100*time.Millisecond, 32<<20
+		o.idle, o.settle, o.bytes, o.many = 400, 100*time.Millisecond, 32<<20, 2000
 		if proxies == strings.Join(known, ",") {
 			proxies = "gatehouse,nginx,haproxy,reverseproxy,gatehouse-b"
 		}
@@ -112,8 +114,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.secure = append(o.secure, p == "https")
 	}
-	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.bytes < 1<<20 || o.span < time.Second {
-		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -bytes at least 1 MiB, -span at least 1s")
+	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.bytes < 1<<20 || o.many < 1000 || o.span < time.Second {
+		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -bytes at least 1 MiB, -many at least 1000, -span at least 1s")
 	}
 	return o, nil
 }
@@ -219,6 +221,9 @@ func (b *bench) tablesOf(ctx context.Context, measurement string) (string, error
 	case "bodies":
 		samples, err := b.measureBodies(ctx)
 		return bodiesReport(b, samples), err
+	case "scale":
+		samples, err := b.measureScale(ctx)
+		return scaleReport(b, samples), err
 	default:
 		samples, err := b.measureAll(ctx)
 		return requestsReport(b, samples), err

@@ -17,8 +17,8 @@ import (
 // that route first.
 var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
-// measurements are what can be measured: the CPU of requests, the memory of idle connections, large bodies.
-var measurements = []string{"requests", "idle", "bodies"}
+// measurements are what can be measured: the CPU of requests, the memory of idle connections, large bodies, many routes.
+var measurements = []string{"requests", "idle", "bodies", "scale"}
 
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}
@@ -36,7 +36,8 @@ type site struct {
 	plain, secure, health, admin int    // ports on 127.0.0.1
 	backend                      int
 	certFile, keyFile            string
-	routes                       int
+	routes                       int  // hosts
+	paths                        int  // of each host, prefix the first; 0: 1
 	stream                       bool // bodies are passed on as they come, whatever is the proxy's default
 	first                        bool // the measured route comes first, not in the middle
 }
@@ -128,20 +129,46 @@ data:
   tls.key: %s
 `, s.backend, s.backend, base64.StdEncoding.EncodeToString(cert), base64.StdEncoding.EncodeToString(key))
 	for i, host := range s.hosts() {
-		fmt.Fprintf(&w, `---
+		w.WriteString(s.ingress(fmt.Sprintf("route-%d", i), host, s.pathsOf()))
+	}
+	return w.String(), nil
+}
+
+// ingress is one host with its paths.
+func (s site) ingress(name, host string, paths []string) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, `---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
-metadata: {name: route-%d, namespace: bench, annotations: {gatehouse.dev/https-redirect: "false"}}
+metadata: {name: %s, namespace: bench, annotations: {gatehouse.dev/https-redirect: "false"}}
 spec:
   tls: [{hosts: [%s], secretName: bench}]
   rules:
   - host: %s
     http:
       paths:
-      - {path: %s, pathType: Prefix, backend: {service: {name: backend, port: {number: 80}}}}
-`, i, host, host, prefix)
+`, name, host, host)
+	for _, p := range paths {
+		fmt.Fprintf(&w, "      - {path: %s, pathType: Prefix, backend: {service: {name: backend, port: {number: 80}}}}\n", p)
 	}
-	return w.String(), nil
+	return w.String()
+}
+
+// pathsOf lists the paths of each host.
+func (s site) pathsOf() []string {
+	paths := make([]string, max(1, s.paths))
+	for i := range paths {
+		paths[i] = pathOf(i)
+	}
+	return paths
+}
+
+// pathOf is the path of a host's route: the first is the measured one.
+func pathOf(i int) string {
+	if i == 0 {
+		return prefix
+	}
+	return fmt.Sprintf("/team-%d/service", i)
 }
 
 // nginx is one server per route, one upstream, keep-alive both ways, stub_status on. The cipher is the one that Go's TLS picks.
@@ -195,10 +222,20 @@ http {
   server { listen 127.0.0.1:%[8]d; location = /metrics { stub_status; } }
 `, user, s.file("nginx.pid"), s.file("error.log"), s.dir, s.certFile, s.keyFile, s.backend, s.health, stream)
 	for _, host := range s.hosts() {
-		fmt.Fprintf(&w, "  server { listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl; server_name %s; location %s { proxy_pass http://backend; } }\n",
-			s.plain, s.secure, host, prefix)
+		w.WriteString(s.server(host, s.pathsOf()))
 	}
-	w.WriteString("}\n")
+	fmt.Fprintf(&w, "  include %s*;\n}\n", s.file("changed.conf")) // it may be missing
+	return w.String()
+}
+
+// server is one host of nginx with its paths.
+func (s site) server(host string, paths []string) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "  server { listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl; server_name %s;", s.plain, s.secure, host)
+	for _, p := range paths {
+		fmt.Fprintf(&w, " location %s { proxy_pass http://backend; }", p)
+	}
+	w.WriteString(" }\n")
 	return w.String()
 }
 

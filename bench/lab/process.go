@@ -22,12 +22,13 @@ import (
 
 // Process is a program that the harness started, with what it printed.
 type Process struct {
-	cmd   *exec.Cmd
-	name  string
-	Done  chan struct{} // closed when it has ended
-	err   error         // why, once Done is closed
-	mu    sync.Mutex
-	print bytes.Buffer
+	cmd     *exec.Cmd
+	name    string
+	Started time.Time
+	Done    chan struct{} // closed when it has ended
+	err     error         // why, once Done is closed
+	mu      sync.Mutex
+	print   bytes.Buffer
 }
 
 // Write keeps what the program prints, up to a limit.
@@ -57,6 +58,7 @@ func Start(core string, args ...string) (*Process, error) {
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.Started = time.Now()
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", args[0], err)
 	}
@@ -81,9 +83,9 @@ func (p *Process) Stop() {
 	}
 }
 
-// Wait tries ready until it succeeds, for at most 30 s and while the program runs.
+// Wait tries ready until it succeeds, for at most two minutes and while the program runs.
 func (p *Process) Wait(ctx context.Context, ready func(context.Context) error) error {
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		try, cancel := context.WithTimeout(ctx, time.Second)
 		err := ready(try)
@@ -99,7 +101,7 @@ func (p *Process) Wait(ctx context.Context, ready func(context.Context) error) e
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not ready after 30 s: %w\n%s", p.name, err, p.Output())
+			return fmt.Errorf("%s is not ready after two minutes: %w\n%s", p.name, err, p.Output())
 		}
 	}
 }

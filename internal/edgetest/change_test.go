@@ -33,7 +33,7 @@ metadata: {name: g, namespace: d}
 spec: {gatewayClassName: gatehouse, listeners: [{name: http, port: 18999, protocol: HTTP}]}
 `
 
-func manyRoute(i int, path string) string {
+func manyRoute(i, host int, path string) string {
 	return fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
@@ -52,14 +52,21 @@ kind: HTTPRoute
 metadata: {name: r%[1]d, namespace: d}
 spec:
   parentRefs: [{name: g}]
-  hostnames: [h%[1]d.example]
+  hostnames: [h%[3]d.example]
   rules: [{matches: [{path: {value: %[2]s}}], backendRefs: [{name: s%[1]d, port: 80}]}]
-`, i, path)
+`, i, path, host)
 }
 
-// BenchmarkOneChange is the whole way of one changed HTTPRoute among 5,000, each with a Service of its own: objects, translate, feed,
-// compile, swap, acknowledgement. It reports the CPU time of the process for each change.
+// BenchmarkOneChange is the whole way of one changed HTTPRoute among many, each with a Service of its own: objects, translate, feed,
+// compile, swap, acknowledgement. It reports the CPU time of the process for each change. The goal at 100,000 routes over 10,000 hosts
+// is 20 ms for a change, 150 MiB live for what the data side holds, and 10 s from files to live.
 func BenchmarkOneChange(b *testing.B) {
+	for _, size := range []struct{ routes, hosts int }{{5000, 5000}, {100_000, 10_000}} {
+		b.Run(fmt.Sprintf("routes=%d/hosts=%d", size.routes, size.hosts), func(b *testing.B) { oneChange(b, size.routes, size.hosts) })
+	}
+}
+
+func oneChange(b *testing.B, routes, hosts int) {
 	f := &feed.Memory{}
 	rec, err := telemetry.New(telemetry.Options{})
 	if err != nil {
@@ -75,18 +82,20 @@ func BenchmarkOneChange(b *testing.B) {
 		HTTPPort: 18997, HTTPSPort: 18998, Steps: builtin.Steps()}), f, log)
 	var y strings.Builder
 	y.WriteString(manyRoutes)
-	for i := range 5000 {
-		y.WriteString(manyRoute(i, "/a"))
+	for i := range routes {
+		y.WriteString(manyRoute(i, i%hosts, fmt.Sprintf("/a%d", i)))
 	}
+	began := time.Now()
 	objs, faults := manifest.Parse("many.yaml", []byte(y.String()))
 	if len(faults) > 0 {
 		b.Fatal(faults[0])
 	}
 	loop.Apply(objects.Change{Upserts: objs}, nil)
 	live(b, f)
+	ready := time.Since(began)
 	var changed [2]objects.Object
 	for i, path := range []string{"/b", "/c"} {
-		os, faults := manifest.Parse("one.yaml", []byte(manyRoute(2500, path)))
+		os, faults := manifest.Parse("one.yaml", []byte(manyRoute(routes/2, routes/2%hosts, path)))
 		if len(faults) > 0 {
 			b.Fatal(faults[0])
 		}
@@ -101,6 +110,7 @@ func BenchmarkOneChange(b *testing.B) {
 		n++
 	}
 	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(n), "cpu-us/op")
+	b.ReportMetric(ready.Seconds(), "ready-s")
 }
 
 // live waits until what was published last is acknowledged.
