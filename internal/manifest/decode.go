@@ -205,8 +205,8 @@ func (d *decoder) pairs(n *yaml.Node, at string) []pair {
 
 // fields returns the fields of a struct type by JSON name.
 func (r *reader) fields(t reflect.Type) map[string]reflect.Type {
-	if f := r.types[t]; f != nil {
-		return f
+	if f, ok := r.types.Load(t); ok {
+		return f.(map[string]reflect.Type)
 	}
 	out := map[string]reflect.Type{}
 	for i := range t.NumField() {
@@ -222,7 +222,7 @@ func (r *reader) fields(t reflect.Type) map[string]reflect.Type {
 			out[name] = f.Type
 		}
 	}
-	r.types[t] = out
+	r.types.Store(t, out)
 	return out
 }
 

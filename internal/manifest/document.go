@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"reflect"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unicode/utf16"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -16,19 +18,17 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 )
 
-// reader holds what reading needs: tables and caches. It is used by one goroutine at a time.
+// reader holds what reading needs: tables, and caches that goroutines share.
 type reader struct {
 	kinds   map[string]objects.Kind
 	schemas map[string]*schema
-	types   map[reflect.Type]map[string]reflect.Type
-	regexps map[string]*regexp.Regexp
+	types   sync.Map // reflect.Type -> map[string]reflect.Type
+	regexps sync.Map // string -> *regexp.Regexp
+	roots   bool     // keep document.root
 }
 
 func newReader() *reader {
-	r := &reader{
-		kinds: map[string]objects.Kind{}, schemas: loadSchemas(),
-		types: map[reflect.Type]map[string]reflect.Type{}, regexps: map[string]*regexp.Regexp{},
-	}
+	r := &reader{kinds: map[string]objects.Kind{}, schemas: loadSchemas()}
 	for _, k := range objects.Kinds() {
 		r.kinds[k.Name] = k
 	}
@@ -42,7 +42,7 @@ type document struct {
 	items  []*item
 	faults []diag.Fault // of the document itself; lines relative, 1-based
 	syntax bool         // it is not YAML
-	root   *yaml.Node   // kept only while needed, by Locate
+	root   *yaml.Node   // kept only where it is needed, by Locate
 }
 
 // item is one object of a document, or what is known of one that has faults.
@@ -71,42 +71,67 @@ func (d *document) appendFaults(dst []diag.Fault, file string) []diag.Fault {
 	return dst
 }
 
-// file decodes the documents of data; those that stand in old already are taken from there.
-func (r *reader) file(name string, data []byte, old *file) *file {
-	known := map[[sha256.Size]byte]*document{}
-	if old != nil {
-		for _, d := range old.documents {
-			known[d.sum] = d
-		}
-	}
-	f := &file{name: name}
-	for _, p := range split(data) {
-		sum := sha256.Sum256(p.data)
-		d := r.document(p.data, known[sum])
-		d.sum, d.line = sum, p.line
-		f.documents = append(f.documents, d)
-	}
-	return f
+// text is a file to decode, and what was read of it before, if anything.
+type text struct {
+	name string
+	data []byte
+	old  *file
 }
 
-func (r *reader) document(data []byte, known *document) *document {
-	if known != nil {
-		again := *known
-		return &again
+// files decodes the documents of some files; those that stand in the old file already are taken from there. All processors share the
+// work: when a large configuration is first read, this is most of the time until it serves.
+func (r *reader) files(texts ...text) []*file {
+	out := make([]*file, len(texts))
+	var todo []*document
+	var parts []part
+	for i, t := range texts {
+		known := map[[sha256.Size]byte]*document{}
+		if t.old != nil {
+			for _, d := range t.old.documents {
+				known[d.sum] = d
+			}
+		}
+		out[i] = &file{name: t.name}
+		for _, p := range split(t.data) {
+			d := &document{}
+			sum := sha256.Sum256(p.data)
+			if k := known[sum]; k != nil {
+				*d = *k
+			} else {
+				todo, parts = append(todo, d), append(parts, p)
+			}
+			d.sum, d.line = sum, p.line
+			out[i].documents = append(out[i].documents, d)
+		}
 	}
-	d := &document{}
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(todo)); i = next.Add(1) - 1 {
+				r.decode(todo[i], parts[i].data)
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// decode fills in d from its bytes.
+func (r *reader) decode(d *document, data []byte) {
 	var n yaml.Node
 	if err := yaml.Unmarshal(joinSurrogates(data), &n); err != nil {
 		d.syntax = true
 		d.faults = []diag.Fault{syntaxFault(err)}
-		return d
+		return
 	}
 	if len(n.Content) == 0 || isNull(n.Content[0]) {
-		return d
+		return
 	}
 	r.flatten(d, deref(n.Content[0]), "", "", nil)
-	d.root = deref(n.Content[0])
-	return d
+	if r.roots {
+		d.root = deref(n.Content[0])
+	}
 }
 
 // part is the bytes of one document.

@@ -38,7 +38,7 @@ func FuzzParse(f *testing.F) {
 	r := newReader()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := newSet(r)
-		s.files["f.yaml"] = r.file("f.yaml", data, nil)
+		s.files["f.yaml"] = r.files(text{name: "f.yaml", data: data})[0]
 		objs, faults := s.merge()
 		lines := strings.Count(string(data), "\n") + 1
 		for _, f := range faults {
@@ -52,7 +52,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		again := newSet(r)
-		again.files["f.yaml"] = r.file("f.yaml", data, s.files["f.yaml"])
+		again.files["f.yaml"] = r.files(text{"f.yaml", data, s.files["f.yaml"]})[0]
 		if more, repeated := again.merge(); len(more) != len(objs) || len(repeated) != len(faults) {
 			t.Errorf("from the cache: %d objects and %d faults, before %d and %d", len(more), len(repeated), len(objs), len(faults))
 		}

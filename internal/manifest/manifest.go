@@ -21,7 +21,7 @@ import (
 // guards. Of two objects of one kind, namespace and name the first stays.
 func Parse(file string, data []byte) ([]objects.Object, []diag.Fault) {
 	s := newSet(newReader())
-	s.files[file] = s.reader.file(file, data, nil)
+	s.files[file] = s.reader.files(text{name: file, data: data})[0]
 	return s.merge()
 }
 
@@ -30,13 +30,17 @@ func Parse(file string, data []byte) ([]objects.Object, []diag.Fault) {
 func Load(paths []string) ([]objects.Object, []diag.Fault, error) {
 	files, problems := walk(paths)
 	s := newSet(newReader())
+	var texts []text
 	for _, f := range files {
 		data, err := readFile(f)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		s.files[f.name] = s.reader.file(f.name, data, nil)
+		texts = append(texts, text{name: f.name, data: data})
+	}
+	for _, f := range s.reader.files(texts...) {
+		s.files[f.name] = f
 	}
 	objs, faults := s.merge()
 	if err := errors.Join(problems...); err != nil {
@@ -60,12 +64,13 @@ func Locate(paths []string, faults []diag.Fault) {
 	}
 	files, _ := walk(paths)
 	r := newReader()
+	r.roots = true
 	for _, f := range files {
 		data, err := readFile(f)
 		if err != nil {
 			continue
 		}
-		for _, d := range r.file(f.name, data, nil).documents {
+		for _, d := range r.files(text{name: f.name, data: data})[0].documents {
 			for _, it := range d.items {
 				for _, i := range wanted[it.key] {
 					faults[i].File, faults[i].Line = f.name, r.locate(d, it, faults[i].Path)

@@ -37,7 +37,7 @@ func TestGolden(t *testing.T) {
 					continue
 				}
 				kept = append(kept, f)
-				s.files[f.Name] = s.reader.file(f.Name, f.Data, nil)
+				s.files[f.Name] = s.reader.files(text{name: f.Name, data: f.Data})[0]
 			}
 			objs, faults := s.merge()
 			got := append(kept, txtar.File{Name: "faults", Data: faultText(faults)}, txtar.File{Name: "objects", Data: objectText(objs, strings.HasPrefix(filepath.Base(name), "defaults"))})

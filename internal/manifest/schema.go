@@ -107,14 +107,13 @@ var patterns = []struct{ pattern, message, hint string }{
 		`write https://shop.example.com, https://*.example.com or "*"; no path`},
 }
 
-// pattern compiles the patterns of schemas, each once.
+// pattern compiles the patterns of schemas and keeps them.
 func (r *reader) pattern(p string) *regexp.Regexp {
-	re := r.regexps[p]
-	if re == nil {
-		re = regexp.MustCompile(p)
-		r.regexps[p] = re
+	re, ok := r.regexps.Load(p)
+	if !ok {
+		re, _ = r.regexps.LoadOrStore(p, regexp.MustCompile(p))
 	}
-	return re
+	return re.(*regexp.Regexp)
 }
 
 // checkString holds a string to s.

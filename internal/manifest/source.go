@@ -82,9 +82,15 @@ func (s *Source) scan() ([]found, objects.Change, []diag.Fault) {
 	now := s.now()
 	files, problems := walk(s.paths)
 	there := map[string]bool{}
+	var texts []text
 	for _, f := range files {
 		there[f.name] = true
-		s.refresh(f, now)
+		if t, ok := s.read(f, now); ok {
+			texts = append(texts, t)
+		}
+	}
+	for i, f := range s.set.reader.files(texts...) {
+		s.take(f, texts[i], now)
 	}
 	s.missing = len(problems) > 0
 	lost := s.lost(problems)
@@ -102,40 +108,42 @@ func (s *Source) scan() ([]found, objects.Change, []diag.Fault) {
 	return files, s.change(current), faults
 }
 
-// refresh reads one file again if it may have changed.
-func (s *Source) refresh(f found, now time.Time) {
+// read reads one file again if it may have changed; false: there is nothing to decode.
+func (s *Source) read(f found, now time.Time) (text, bool) {
 	old := s.stats[f.name]
 	if old.info != nil && same(old, f.info) {
-		return
+		return text{}, false
 	}
 	data, err := readFile(f)
 	before := s.set.files[f.name]
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && before == nil {
-			return
+			return text{}, false
 		}
 		s.unreadable(f.name, before, diag.Fault{File: f.name, Message: "cannot be read: " + reason(err)}, now)
 		delete(s.stats, f.name)
-		return
+		return text{}, false
 	}
 	s.stats[f.name] = stat{f.info, now}
-	next := s.set.reader.file(f.name, data, before)
-	for _, d := range next.documents {
-		d.root = nil
-	}
+	return text{f.name, data, before}, true
+}
+
+// take puts what was read in the place of what was there before, unless it is no YAML or nothing.
+func (s *Source) take(next *file, t text, now time.Time) {
+	before := t.old
 	syntax := slices.IndexFunc(next.documents, func(d *document) bool { return d.syntax })
 	switch {
 	case syntax >= 0 && before != nil && holdsObjects(before):
 		d := next.documents[syntax]
-		s.unreadable(f.name, before, d.appendFaults(nil, f.name)[0], now)
-	case len(data) == 0 && before != nil && holdsObjects(before):
-		s.unreadable(f.name, before, diag.Fault{File: f.name, Line: 1, Message: "is empty", Hint: "delete the file to remove its objects"}, now)
+		s.unreadable(t.name, before, d.appendFaults(nil, t.name)[0], now)
+	case len(t.data) == 0 && before != nil && holdsObjects(before):
+		s.unreadable(t.name, before, diag.Fault{File: t.name, Line: 1, Message: "is empty", Hint: "delete the file to remove its objects"}, now)
 	default:
-		if _, was := s.since[f.name]; was {
-			s.log.Info("manifest file is readable again", "file", f.name)
+		if _, was := s.since[t.name]; was {
+			s.log.Info("manifest file is readable again", "file", t.name)
 		}
-		delete(s.since, f.name)
-		s.set.files[f.name] = next
+		delete(s.since, t.name)
+		s.set.files[t.name] = next
 	}
 }
 
