@@ -105,13 +105,13 @@ type object struct {
 
 // current returns the objects that count, by key, and all faults, sorted. Of two objects of one key the first by file name
 // and line stays.
-func (s *set) current() (map[objects.Key]object, []diag.Fault) {
+func (s *set) current(about int) (map[objects.Key]object, []diag.Fault) {
 	names := make([]string, 0, len(s.files))
 	for n := range s.files {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	now := map[objects.Key]object{}
+	now := make(map[objects.Key]object, about)
 	var faults []diag.Fault
 	for _, n := range names {
 		f := s.files[n]
@@ -151,7 +151,7 @@ func twin(first, second object) diag.Fault {
 }
 
 func (s *set) merge() ([]objects.Object, []diag.Fault) {
-	now, faults := s.current()
+	now, faults := s.current(0)
 	list := make([]object, 0, len(now))
 	for _, o := range now {
 		if o.item.obj != nil {

@@ -101,7 +101,7 @@ func (s *Source) scan() ([]found, objects.Change, []diag.Fault) {
 			delete(s.since, name)
 		}
 	}
-	current, faults := s.set.current()
+	current, faults := s.set.current(len(s.good))
 	faults = append(faults, problemFaults(problems, len(s.good) > 0)...)
 	faults = s.keepGood(current, faults, now)
 	diag.SortFaults(faults)
@@ -226,9 +226,11 @@ func problemFaults(problems []error, serving bool) []diag.Fault {
 func (s *Source) keepGood(current map[objects.Key]object, faults []diag.Fault, now time.Time) []diag.Fault {
 	kept := map[objects.Key]time.Time{}
 	for k, o := range current {
-		faulty := o.item.obj == nil || o.item.guard
+		if o.item.obj != nil && !o.item.guard {
+			continue
+		}
 		last, ok := s.good[k]
-		if !faulty || !ok || last.item.guard {
+		if !ok || last.item.guard {
 			continue
 		}
 		since, was := s.stale[k]
@@ -251,12 +253,17 @@ func (s *Source) keepGood(current map[objects.Key]object, faults []diag.Fault, n
 func (s *Source) change(current map[objects.Key]object) objects.Change {
 	var c objects.Change
 	var upserts []object
+	stayed := 0
 	for k, o := range current {
 		if o.item.obj == nil {
 			delete(current, k)
 			continue
 		}
-		if last, ok := s.good[k]; !ok || !bytes.Equal(last.item.sum[:], o.item.sum[:]) {
+		last, ok := s.good[k]
+		if ok {
+			stayed++
+		}
+		if !ok || !bytes.Equal(last.item.sum[:], o.item.sum[:]) {
 			upserts = append(upserts, o)
 		}
 	}
@@ -267,6 +274,9 @@ func (s *Source) change(current map[objects.Key]object) objects.Change {
 		c.Upserts = append(c.Upserts, o.item.obj)
 	}
 	for k := range s.good {
+		if stayed == len(s.good) { // as nearly always: nothing went
+			break
+		}
 		if _, ok := current[k]; !ok {
 			c.Deletes = append(c.Deletes, k)
 		}
