@@ -167,22 +167,27 @@ func (c *Conn) Handshake() error {
 
 // shake does the TLS handshake on a goroutine of its own, because it needs a deep stack: the connection's would keep that size for as
 // long as it idles, or until the collector has run some times. A panic becomes the caller's, which has a way to deal with it.
-func (c *Conn) shake() (err error) {
-	fault := make(chan string, 1)
-	go func() {
-		defer func() {
-			var f string
-			if p := recover(); p != nil {
-				f = fmt.Sprintf("handshake: %v\n%s", p, debug.Stack())
-			}
-			fault <- f
-		}()
-		err = c.tls.Handshake()
-	}()
-	if f := <-fault; f != "" {
-		panic(f)
+func (c *Conn) shake() error {
+	type result struct {
+		err   error
+		fault string
 	}
-	return err
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			if p := recover(); p != nil {
+				r.fault = fmt.Sprintf("handshake: %v\n%s", p, debug.Stack())
+			}
+			done <- r
+		}()
+		r.err = c.tls.Handshake()
+	}()
+	r := <-done
+	if r.fault != "" {
+		panic(r.fault)
+	}
+	return r.err
 }
 
 func (c *Conn) count(f func(*counters)) {
