@@ -23,7 +23,7 @@ func TestParse(t *testing.T) {
 		{"-proxies nginx,apache", `no proxy "apache"`},
 		{"-connections 64,many", `"many" is not a number`},
 		{"-protocols http,h2", `"h2" is neither`},
-		{"-rounds 0", "-rounds, -routes and -idle"},
+		{"-rounds 0", "-rounds, -routes, -idle and -changes"},
 		{"-bytes 10", "-bytes at least 1 MiB"},
 		{"-measure requests,speed", `"speed" is none of requests, idle, bodies, scale`},
 		{"nginx", `unexpected argument "nginx"`},

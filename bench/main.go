@@ -37,6 +37,7 @@ type options struct {
 	settle      time.Duration
 	bytes       int64
 	many        int
+	changes     int
 	coreProxy   string
 	coreLoad    string
 	out         string
@@ -71,6 +72,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.DurationVar(&o.settle, "settle", 10*time.Second, "time between the last of them and the look at memory")
 	fs.Int64Var(&o.bytes, "bytes", 1<<30, "length of a large body")
 	fs.IntVar(&o.many, "many", 100000, "routes, ten for each host, that scale loads")
+	fs.IntVar(&o.changes, "changes", 20, "changes of one of them")
 	fs.StringVar(&o.coreProxy, "proxy-core", "0", "core for the proxy")
 	fs.StringVar(&o.coreLoad, "load-core", "1", "core for wrk and the backend")
 	fs.StringVar(&o.out, "out", "", "file to write the table to, besides standard output")
@@ -84,7 +86,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	if short {
 		o.rounds, o.warm, o.span, connections = 1, 500*time.Millisecond, time.Second, "64"
-		o.idle, o.settle, o.bytes, o.many = 400, 100*time.Millisecond, 32<<20, 2000
+		o.idle, o.settle, o.bytes, o.many, o.changes = 400, 100*time.Millisecond, 32<<20, 2000, 3
 		if proxies == strings.Join(known, ",") {
 			proxies = "gatehouse,nginx,haproxy,reverseproxy,gatehouse-b"
 		}
@@ -114,8 +116,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.secure = append(o.secure, p == "https")
 	}
-	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.bytes < 1<<20 || o.many < 1000 || o.span < time.Second {
-		return nil, errors.New("-rounds, -routes and -idle must be at least 1, -bytes at least 1 MiB, -many at least 1000, -span at least 1s")
+	if o.rounds < 1 || o.routes < 1 || o.idle < 1 || o.bytes < 1<<20 || o.many < 1000 || o.changes < 1 || o.span < time.Second {
+		return nil, errors.New("-rounds, -routes, -idle and -changes must be at least 1, -bytes at least 1 MiB, -many at least 1000, -span at least 1s")
 	}
 	return o, nil
 }

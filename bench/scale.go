@@ -31,7 +31,6 @@ type scaleSample struct {
 
 const (
 	pathsPerHost = 10
-	changes      = 20
 	changedHost  = "changed.bench.example"
 )
 
@@ -130,7 +129,7 @@ func (b *bench) heap(ctx context.Context) (int64, error) {
 // change gives one route another path, again and again, and waits each time until it answers.
 func (b *bench) change(ctx context.Context, name string, p *lab.Process) (visible []time.Duration, err error) {
 	dir := filepath.Join(b.dir, name)
-	for i := range changes {
+	for i := range b.changes {
 		path := fmt.Sprintf("/changed-%d", i)
 		file, text := filepath.Join("config", "changed.yaml"), b.site.ingress("changed", changedHost, []string{path})
 		if name == "nginx" {
@@ -182,7 +181,7 @@ func (b *bench) ask(ctx context.Context, host, path string) (status int, err err
 func scaleReport(b *bench, samples []scaleSample) string {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, "\n%d routes over %d hosts, in files; then one route changed %d times (Gatehouse lets a folder settle for 20 ms)\n\n", b.many,
-		b.many/pathsPerHost, changes)
+		b.many/pathsPerHost, b.changes)
 	t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "PROXY\tready s\tlive heap MiB\tRSS MiB more\tchange ms\tslowest\t\n")
 	for _, s := range samples {
