@@ -3,9 +3,7 @@
 package drive
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +38,6 @@ type Driver struct {
 	BodyWindow time.Duration
 	// Upgrades are protocols that clients may change to beside websocket.
 	Upgrades []string
-	// Dial makes connections to backends; nil: a net.Dialer.
-	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	works   sync.Pool // *work
 	buffers sync.Pool // *[bufferSize]byte

@@ -250,7 +250,7 @@ func TestDrainUnderTraffic(t *testing.T) {
 	addr, conns := edgetest.Upgraded(t, "websocket")
 	r := one(t, addr)
 	var wg, begun sync.WaitGroup
-	const relays = 32
+	const relays = 8
 	var peers []*edgetest.Peer
 	for range relays {
 		client, backend := edgetest.Open(t, r.Dial(), "websocket", conns)
