@@ -13,8 +13,14 @@ type unit struct {
 	key    unitKey
 	reads  []objects.Read
 	topics []topic
-	said   map[topic]any
+	said   []word
 	queued bool
+}
+
+// word is one thing said to a topic.
+type word struct {
+	topic topic
+	v     any
 }
 
 // unitKey names a unit: what it makes, and for whom.
@@ -155,19 +161,22 @@ func (e *engine) touched(r objects.Read) {
 // run redoes what is queued, in the order of the kinds.
 func (e *engine) run(t *Translator, s *objects.Store) {
 	e.news = map[topic]any{}
+	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}}
+	p.view = s.View(func(r objects.Read) { p.reads[r] = struct{}{} })
 	for k := range e.queue {
 		for len(e.queue[k]) > 0 {
 			todo := e.queue[k]
 			e.queue[k] = nil
 			for _, u := range todo {
 				u.queued = false
-				e.redo(t, s, u)
+				e.redo(p, u)
 			}
 		}
 	}
 }
 
-// pass is one doing of one unit: it records what the unit reads and collects what it says.
+// pass is one doing of one unit: it records what the unit reads and collects what it says. A run has one, used for its units one
+// after the other.
 type pass struct {
 	t     *Translator
 	e     *engine
@@ -179,34 +188,48 @@ type pass struct {
 	gone  bool // what the unit is about is not there any more
 }
 
-func (e *engine) redo(t *Translator, s *objects.Store, u *unit) {
-	p := &pass{t: t, e: e, u: u, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}}
-	p.view = s.View(func(r objects.Read) { p.reads[r] = struct{}{} })
+func (e *engine) redo(p *pass, u *unit) {
+	p.u, p.gone = u, false
+	p.forget()
 	p.do()
 	if p.gone { // what it is about is not there: who would bring it back enqueues it by its key
-		clear(p.reads)
-		clear(p.heard)
-		clear(p.said)
+		p.forget()
 	}
 	e.subscribe(u, p)
 	before := u.said
-	u.said = p.said
-	for tp, v := range p.said {
-		old, ok := before[tp]
-		if ok && same(old, v) {
-			u.said[tp] = old
-			continue
+	u.said = make([]word, 0, len(p.said))
+	for _, w := range before {
+		v, ok := p.said[w.topic]
+		switch {
+		case !ok:
+			e.say(u, w.topic, nil)
+		case same(w.v, v):
+			u.said = append(u.said, w)
+			delete(p.said, w.topic)
 		}
-		e.say(u, tp, v)
 	}
-	for tp := range before {
-		if _, ok := p.said[tp]; !ok {
-			e.say(u, tp, nil)
-		}
+	for tp, v := range p.said {
+		u.said = append(u.said, word{tp, v})
+		e.say(u, tp, v)
 	}
 	if p.gone {
 		delete(e.units, u.key)
 	}
+}
+
+// forget empties the maps for the next unit.
+func (p *pass) forget() {
+	emptied(&p.reads)
+	emptied(&p.heard)
+	emptied(&p.said)
+}
+
+// emptied clears a map, or replaces one that has grown: maps do not shrink, and to clear a large one takes long each time.
+func emptied[K comparable, V any](m *map[K]V) {
+	if len(*m) > 64 {
+		*m = map[K]V{}
+	}
+	clear(*m)
 }
 
 // subscribe replaces what u reads.
@@ -296,8 +319,14 @@ func (p *pass) say(tp topic, v any) { p.said[tp] = v }
 
 // before is what this unit said to a topic the last time, the zero T if nothing.
 func before[T any](p *pass, tp topic) T {
-	v, _ := p.u.said[tp].(T)
-	return v
+	for _, w := range p.u.said {
+		if w.topic == tp {
+			v, _ := w.v.(T)
+			return v
+		}
+	}
+	var none T
+	return none
 }
 
 // hear returns the one thing said to a topic, the zero T if nothing is.
