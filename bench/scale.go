@@ -128,8 +128,11 @@ func (b *bench) heap(ctx context.Context) (int64, error) {
 
 // change gives one route another path, again and again, and waits each time until it answers.
 func (b *bench) change(ctx context.Context, name string, p *lab.Process) (visible []time.Duration, err error) {
-	dir := filepath.Join(b.dir, name)
-	for i := range b.changes {
+	dir, n := filepath.Join(b.dir, name), b.changes
+	if name == "nginx" {
+		n = min(n, 3) // each takes about as long as a start
+	}
+	for i := range n {
 		path := fmt.Sprintf("/changed-%d", i)
 		file, text := filepath.Join("config", "changed.yaml"), b.site.ingress("changed", changedHost, []string{path})
 		if name == "nginx" {
@@ -152,8 +155,8 @@ func (b *bench) change(ctx context.Context, name string, p *lab.Process) (visibl
 			if status, err = b.ask(ctx, changedHost, path); err != nil {
 				return nil, err
 			}
-			if time.Since(begin) > 30*time.Second {
-				return nil, fmt.Errorf("change %d not seen after 30 s, status %d", i+1, status)
+			if time.Since(begin) > 2*time.Minute {
+				return nil, fmt.Errorf("change %d not seen after two minutes, status %d", i+1, status)
 			}
 		}
 		visible = append(visible, time.Since(begin))
@@ -180,7 +183,7 @@ func (b *bench) ask(ctx context.Context, host, path string) (status int, err err
 // scaleReport is one table.
 func scaleReport(b *bench, samples []scaleSample) string {
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "\n%d routes over %d hosts, in files; then one route changed %d times (Gatehouse lets a folder settle for 20 ms)\n\n", b.many,
+	fmt.Fprintf(&w, "\n%d routes over %d hosts, in files; then one route changed %d times, nginx's three (Gatehouse lets a folder settle for 20 ms)\n\n", b.many,
 		b.many/pathsPerHost, b.changes)
 	t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "PROXY\tready s\tlive heap MiB\tRSS MiB more\tchange ms\tslowest\t\n")
