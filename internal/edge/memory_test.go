@@ -40,8 +40,7 @@ func TestMemoryCountsWhatIsAlive(t *testing.T) {
 		t.Errorf("with garbage beside %d bytes alive Memory grew by %d", size, grown)
 	}
 	debug.SetGCPercent(percent)
-	runtime.KeepAlive(held)
-	held = nil
+	runtime.KeepAlive(held) // and from here on it is garbage
 	runtime.GC()
 	if grown := Memory() - before; grown > size/4 {
 		t.Errorf("with nothing more alive Memory grew by %d", grown)

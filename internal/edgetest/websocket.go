@@ -67,31 +67,9 @@ func (p *Peer) Send(t testing.TB, b []byte) {
 
 // Next reads a frame, which must be masked as its sender has to. The key is nil on what a server sends.
 func (p *Peer) Next() (m Frame, key []byte, err error) {
-	var h [8]byte
-	if _, err = io.ReadFull(p.R, h[:2]); err != nil {
-		return m, nil, err
-	}
-	m.First = h[0]
-	if (h[1]&0x80 != 0) == p.Client {
-		return m, nil, fmt.Errorf("frame %#x %#x is masked as those of the other side are", h[0], h[1])
-	}
-	n := uint64(h[1] & 0x7f)
-	switch n {
-	case 126:
-		_, err = io.ReadFull(p.R, h[:2])
-		n = uint64(binary.BigEndian.Uint16(h[:]))
-	case 127:
-		_, err = io.ReadFull(p.R, h[:8])
-		n = binary.BigEndian.Uint64(h[:])
-	}
+	first, n, key, err := p.header()
 	if err != nil {
-		return m, nil, err
-	}
-	if !p.Client {
-		key = make([]byte, 4)
-		if _, err = io.ReadFull(p.R, key); err != nil {
-			return m, nil, err
-		}
+		return Frame{First: first}, key, err
 	}
 	data := make([]byte, n)
 	_, err = io.ReadFull(p.R, data)
@@ -100,8 +78,42 @@ func (p *Peer) Next() (m Frame, key []byte, err error) {
 			data[i] ^= key[i%4]
 		}
 	}
-	m.Data = string(data)
-	return m, key, err
+	return Frame{first, string(data)}, key, err
+}
+
+// Skip reads a frame like Next and throws its payload away: where many large ones pass, what Next allocates would be most of the work.
+func (p *Peer) Skip() (first byte, err error) {
+	first, n, _, err := p.header()
+	if err == nil {
+		_, err = p.R.Discard(int(n))
+	}
+	return first, err
+}
+
+// header reads a frame's header: its first byte, the length of the payload, the key.
+func (p *Peer) header() (first byte, n uint64, key []byte, err error) {
+	var h [8]byte
+	if _, err = io.ReadFull(p.R, h[:2]); err != nil {
+		return 0, 0, nil, err
+	}
+	first = h[0]
+	if (h[1]&0x80 != 0) == p.Client {
+		return first, 0, nil, fmt.Errorf("frame %#x %#x is masked as those of the other side are", h[0], h[1])
+	}
+	n = uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		_, err = io.ReadFull(p.R, h[:2])
+		n = uint64(binary.BigEndian.Uint16(h[:]))
+	case 127:
+		_, err = io.ReadFull(p.R, h[:8])
+		n = binary.BigEndian.Uint64(h[:])
+	}
+	if err == nil && !p.Client {
+		key = make([]byte, 4)
+		_, err = io.ReadFull(p.R, key)
+	}
+	return first, n, key, err
 }
 
 // Expect reads frames that must be these.
@@ -157,8 +169,8 @@ func Upgraded(t testing.TB, protocol string) (addr string, conns <-chan *Peer) {
 func Open(t testing.TB, c *Client, protocol string, conns <-chan *Peer) (client, backend *Peer) {
 	t.Helper()
 	c.Send("GET /chat HTTP/1.1\nHost: shop.example\nConnection: Upgrade\nUpgrade: " + protocol + "\n\n")
-	if res, err := http.ReadResponse(c.R, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("got %v, %v; want 101", res, err)
+	if res, _ := c.Read("GET"); res.StatusCode != 101 {
+		t.Fatalf("got %v, want 101", res)
 	}
 	select {
 	case backend = <-conns:
