@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -124,14 +126,20 @@ func (r *Rig) Publish(c *ir.Config, clusters map[string][]string, secrets secret
 	}
 }
 
-// FreePort returns a port that was free a moment ago.
+// FreePort returns a port that was free a moment ago, at every address. It lies below those that systems give to connections by
+// themselves, so that none of these has it before it is bound.
 func FreePort(t testing.TB) uint16 {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		return uint16(port)
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // Simple is a configuration of one host for all names with one route, prefix "/", to cluster "c".

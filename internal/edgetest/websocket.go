@@ -169,8 +169,12 @@ func Upgraded(t testing.TB, protocol string) (addr string, conns <-chan *Peer) {
 func Open(t testing.TB, c *Client, protocol string, conns <-chan *Peer) (client, backend *Peer) {
 	t.Helper()
 	c.Send("GET /chat HTTP/1.1\nHost: shop.example\nConnection: Upgrade\nUpgrade: " + protocol + "\n\n")
-	if res, _ := c.Read("GET"); res.StatusCode != 101 {
-		t.Fatalf("got %v, want 101", res)
+	res, err := http.ReadResponse(c.R, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = res.Body.Close(); res.StatusCode != 101 { // it has no body
+		t.Fatalf("got %d, want 101", res.StatusCode)
 	}
 	select {
 	case backend = <-conns:
