@@ -36,8 +36,8 @@ func TestAddToScheme(t *testing.T) {
 			t.Errorf("%sList does not hold %s", kind, rt)
 		}
 	}
-	if kinds != 4 {
-		t.Errorf("%d kinds, want 4", kinds)
+	if kinds != 5 {
+		t.Errorf("%d kinds, want 5", kinds)
 	}
 }
 
