@@ -307,6 +307,7 @@ func (w *work) retry() proxy.Action {
 			return w.step(proxy.EventClientGone)
 		}
 	}
+	w.from = time.Now() // the times of a try are its own, also on a kept connection
 	return w.step(proxy.EventRetry)
 }
 
@@ -328,7 +329,7 @@ func (w *work) discard() {
 
 // step is Flow.Step, for an event about a backend, under the lock that a running pump's hooks take too.
 func (w *work) step(e proxy.Event) proxy.Action {
-	if e != proxy.EventConnected {
+	if e != proxy.EventConnected && e != proxy.EventBackendHead { // for a head it is set already
 		w.Now = time.Now()
 	}
 	if !w.pump.running {
@@ -527,7 +528,8 @@ func (w *work) final(h http1.Head) proxy.Action {
 		w.up.KeepAlive = time.Duration(h.KeepAlive) * time.Second
 	}
 	w.ubody.begin(w)
-	w.Waited = time.Since(w.Start)
+	w.Now = time.Now()
+	w.Waited = w.Now.Sub(w.Start)
 	if w.Response.Status >= 400 {
 		w.Kept = !w.upgrading() && w.canResend()
 	}

@@ -210,6 +210,42 @@ func TestRetryTimeOfATry(t *testing.T) {
 	}
 }
 
+// TestRetryOnAKeptConnectionHasItsOwnTime: the time of a further try begins with it, also where no connection has to be made for it.
+func TestRetryOnAKeptConnectionHasItsOwnTime(t *testing.T) {
+	var n atomic.Int32
+	both, stop := make(chan struct{}), make(chan struct{})
+	defer close(stop)
+	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n.Add(1) {
+		case 1:
+			<-both
+		case 2:
+			close(both)
+		case 3:
+			<-stop
+		}
+	}))
+	d := ir.Duration(200 * time.Millisecond)
+	r := retryRig(t, b, &ir.Retry{Attempts: 1, Conditions: []string{ir.FirstByte}}, func(r *ir.Route) { r.Timeouts.Backend = &d })
+	first, second := r.Dial(), r.Dial() // at the same time, so that two connections are kept afterwards
+	first.Send("GET / HTTP/1.1\nHost: a\n\n")
+	waitFor(t, func() bool { return n.Load() == 1 })
+	second.Send("GET / HTTP/1.1\nHost: a\n\n")
+	for _, c := range []*edgetest.Client{first, second} {
+		if res, _ := c.Read("GET"); res.StatusCode != 200 {
+			t.Fatalf("got %d, want 200", res.StatusCode)
+		}
+	}
+	waitFor(t, func() bool { return r.Edge.Clusters().All()[0].All()[0].Idle() == 2 })
+	first.Send("GET / HTTP/1.1\nHost: a\n\n")
+	if res, body := first.Read("GET"); res.StatusCode != 200 {
+		t.Errorf("got %d %q, want 200 of the second try", res.StatusCode, body)
+	}
+	if dials := r.Edge.Driver().Stats().BackendDials.Load(); dials != 2 {
+		t.Errorf("%d connections were made, want 2: the tries were to go on kept ones", dials)
+	}
+}
+
 // TestBackendTimeoutCoversTheBody (GEP-1742): a response that is not whole in the time of a try is cut off.
 func TestBackendTimeoutCoversTheBody(t *testing.T) {
 	stop := make(chan struct{})
