@@ -82,6 +82,9 @@ func (f *Flow) pick(avoid *upstream.Endpoint) Action {
 	}
 	f.Exchange.Backend = e.Addr
 	f.Tries++
+	if !f.Dry {
+		e.Tried()
+	}
 	return ActionConnect
 }
 

@@ -19,8 +19,22 @@ func (p *pass) policyVerdict() {
 	ref := p.u.key.ref
 	var o objects.Object
 	var v verdict
+	var btp *v1alpha1.BackendTrafficPolicy
 	presence := objects.Absent
 	switch ref.Kind {
+	case "BackendTLSPolicy":
+		if t, presence := objects.Get[*gatewayv1.BackendTLSPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			p.verdict(p.tlsVerdict(t))
+		} else {
+			p.gone = true
+		}
+		return
+	case "BackendTrafficPolicy":
+		if btp, presence = objects.Get[*v1alpha1.BackendTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
+			o = btp
+			v = newVerdict(ref, o)
+			_, v.Faults = trafficOf(btp)
+		}
 	case "ProtectionPolicy":
 		var pp *v1alpha1.ProtectionPolicy
 		if pp, presence = objects.Get[*v1alpha1.ProtectionPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
@@ -36,22 +50,6 @@ func (p *pass) policyVerdict() {
 			o = cp
 			v = newVerdict(ref, o)
 			_, v.Faults = clientOf(cp)
-		}
-	}
-	if ref.Kind == "BackendTLSPolicy" {
-		if t, presence := objects.Get[*gatewayv1.BackendTLSPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
-			p.verdict(p.tlsVerdict(t))
-		} else {
-			p.gone = true
-		}
-		return
-	}
-	var btp *v1alpha1.BackendTrafficPolicy
-	if ref.Kind == "BackendTrafficPolicy" {
-		if btp, presence = objects.Get[*v1alpha1.BackendTrafficPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
-			o = btp
-			v = newVerdict(ref, o)
-			_, v.Faults = trafficOf(btp)
 		}
 	}
 	if presence != objects.Present {

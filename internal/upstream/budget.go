@@ -48,8 +48,9 @@ func (b *budget) take(of *ir.Budget, now time.Time, total uint64) bool {
 		b.minStart, b.minCount = now, 0
 	}
 	retries := b.before.retries + b.now.retries
-	requests := total - b.before.requests - uint64(retries) // a try is counted at its endpoint too
-	if b.minCount >= of.MinCount && uint64(retries+1)*100 > requests*uint64(of.Percent) {
+	// Further tries are counted at their endpoints too, a little later than here.
+	requests := max(int64(total-b.before.requests)-int64(retries), 0)
+	if b.minCount >= of.MinCount && int64(retries+1)*100 > requests*int64(of.Percent) {
 		return false
 	}
 	b.now.retries++

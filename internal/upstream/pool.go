@@ -16,9 +16,9 @@ type Endpoint struct {
 	Restricted bool
 
 	cluster *Cluster
-	active  atomic.Int64 // exchanges that use it now
-	total   atomic.Uint64
-	left    atomic.Bool // no longer among the cluster's endpoints
+	active  atomic.Int64  // exchanges that use it now
+	total   atomic.Uint64 // tries
+	left    atomic.Bool   // no longer among the cluster's endpoints
 
 	// Health. What is not atomic is under the cluster's mu.
 	failures  atomic.Int32 // in a row
@@ -69,11 +69,11 @@ func (c *Conn) Close() {
 	}
 }
 
+// Tried counts a try at the endpoint, whether or not a connection can be made: what the budget of further tries is measured by.
+func (e *Endpoint) Tried() { e.total.Add(1) }
+
 // Begin counts an exchange on the endpoint, End uncounts it.
-func (e *Endpoint) Begin() {
-	e.active.Add(1)
-	e.total.Add(1)
-}
+func (e *Endpoint) Begin() { e.active.Add(1) }
 
 // End uncounts an exchange.
 func (e *Endpoint) End() { e.active.Add(-1) }

@@ -260,14 +260,25 @@ func TestRetryBudget(t *testing.T) {
 	retries := 0
 	for i := range 10_000 { // 1000 requests a second for 10 s, all of which fail
 		now := start.Add(time.Duration(i) * time.Millisecond)
-		c.Pick(Choice{Now: now}).Begin()
+		c.Pick(Choice{Now: now}).Tried()
 		if c.MayRetry(now) {
 			retries++
-			c.Pick(Choice{Now: now}).Begin()
+			c.Pick(Choice{Now: now}).Tried()
 		}
 	}
 	if retries < 1500 || retries > 2300 {
 		t.Errorf("%d tries for 10,000 requests, want about 20%%", retries)
+	}
+	early := withTraffic(&ir.Traffic{Budget: &ir.Budget{Percent: 20, Interval: ir.Duration(10 * time.Second), MinCount: 3, MinInterval: ir.Duration(time.Second)}})
+	early.SetEndpoints(many(1))
+	n := 0
+	for range 1000 { // asked for before any of them is counted at its endpoint
+		if early.MayRetry(start) {
+			n++
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d tries without a request, want the lowest rate of 3", n)
 	}
 	quiet := withTraffic(&ir.Traffic{Budget: &ir.Budget{Percent: 0, Interval: ir.Duration(10 * time.Second), MinCount: 3, MinInterval: ir.Duration(time.Second)}})
 	quiet.SetEndpoints(many(1))
