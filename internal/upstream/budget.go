@@ -6,7 +6,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
-// budget counts further tries against requests. The requests themselves are counted where they always are, at their endpoint, and
+// budget counts further tries against requests. The requests themselves are counted at the endpoint that is chosen for them, and
 // summed up when a try asks: a request that does not fail pays nothing for it.
 type budget struct {
 	before, now window
