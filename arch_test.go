@@ -44,7 +44,7 @@ upstream        : cert exchange ir secret
 proxy           : exchange ir policy route telemetry upstream
 drive           : exchange http1 http2 http3 listener proxy upstream
 limiter         : -
-database        : -
+database        : secret
 telemetry       : exchange
 analytics       : database telemetry
 audit           : diag fact ir policy route

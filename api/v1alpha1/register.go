@@ -14,11 +14,13 @@ import (
 func AddToScheme(s *runtime.Scheme) error {
 	gv := schema.GroupVersion{Group: Group, Version: Version}
 	s.AddKnownTypes(gv,
+		&AuthPolicy{}, &AuthPolicyList{},
 		&Backend{}, &BackendList{},
 		&BackendTrafficPolicy{}, &BackendTrafficPolicyList{},
 		&ClientTrafficPolicy{}, &ClientTrafficPolicyList{},
 		&GatewayParameters{}, &GatewayParametersList{},
 		&ProtectionPolicy{}, &ProtectionPolicyList{},
+		&RateLimitPolicy{}, &RateLimitPolicyList{},
 	)
 	metav1.AddToGroupVersion(s, gv)
 	return nil
@@ -44,6 +46,28 @@ type BackendTrafficPolicyList struct {
 
 	// Items of the list.
 	Items []BackendTrafficPolicy `json:"items"`
+}
+
+// AuthPolicyList is a list of AuthPolicies, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type AuthPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []AuthPolicy `json:"items"`
+}
+
+// RateLimitPolicyList is a list of RateLimitPolicies, as the API server answers it.
+//
+// +kubebuilder:object:root=true
+type RateLimitPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// Items of the list.
+	Items []RateLimitPolicy `json:"items"`
 }
 
 // ClientTrafficPolicyList is a list of ClientTrafficPolicies, as the API server answers it.

@@ -36,8 +36,8 @@ func TestAddToScheme(t *testing.T) {
 			t.Errorf("%sList does not hold %s", kind, rt)
 		}
 	}
-	if kinds != 5 {
-		t.Errorf("%d kinds, want 5", kinds)
+	if kinds != 7 {
+		t.Errorf("%d kinds, want 7", kinds)
 	}
 }
 

@@ -83,6 +83,12 @@ type Local struct {
 	V any // a pointer kept here allocates: use N on the hot path
 }
 
+// Shadowed is an answer that a policy in shadow mode would have given.
+type Shadowed struct {
+	Step, Reason string
+	Status       int
+}
+
 // MaxSteps is how many steps with hooks can run for one exchange: those of a route and those of a backendRef together.
 const MaxSteps = 64
 
@@ -112,6 +118,11 @@ type Exchange struct {
 	ClientPath []byte
 	// Dry is set when nothing may be counted, written or called: the exchange is only explained.
 	Dry bool
+
+	// AuthFailed says that the caller showed a credential that is not good, and none that is.
+	AuthFailed bool
+	// Shadow are the answers that policies in shadow mode would have given.
+	Shadow []Shadowed
 
 	// Mirrors are the keys of the clusters that get a copy of the request; a step adds to it.
 	Mirrors []string
@@ -162,7 +173,8 @@ func (x *Exchange) Reset() {
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""
 	x.Port = 0
 	x.Reason, x.Cluster = "", ""
-	x.Mirrors = x.Mirrors[:0]
+	x.Mirrors, x.Shadow = x.Mirrors[:0], x.Shadow[:0]
+	x.AuthFailed = false
 	x.Backend = netip.AddrPort{}
 	x.Start = time.Time{}
 	x.Tries = 0

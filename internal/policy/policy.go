@@ -9,7 +9,6 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/fact"
-	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 // Phase is a fixed place in the life of an exchange. Steps run in the order of their phases.
@@ -61,8 +60,9 @@ type Step struct {
 	New func() Spec
 	// Refs lists the references in a spec to secrets, clusters and data, by field path; nil: none.
 	Refs func(Spec) []Ref
-	// Merge lays inner over outer, both of this step and attached at two levels; nil: they do not merge, both run.
-	Merge func(outer, inner Spec) Spec
+	// Merge makes one spec of those attached at several levels, the outermost first; nil: they do not merge, each runs. Origins says
+	// which layer wrote a field of the result; a field that is not in it, and whose parents are not, is Strongest's.
+	Merge func(layers []Layer) (merged Spec, origins Origins)
 	// EveryAnswer says that the Response hook holds for every answer, whichever step or failure it comes from: the step stands before
 	// all others, and one of a listener also sees answers to requests that match no route. It has no Request hook.
 	EveryAnswer bool
@@ -114,6 +114,11 @@ type Handler struct {
 	// Body and ResponseBody are how many bytes of body must be there before Request (Response) runs; a body over it is
 	// answered 413 (502 response_too_large). 0: none needed.
 	Body, ResponseBody int64
+	// Identity names the request header fields in which the step tells a backend who calls. On every route of the listener the
+	// client's own fields of these names are gone before the first hook runs, in every spelling, from trailers too.
+	Identity []string
+	// ClientCertificate says that the listener has to ask clients for a certificate, which they may decline.
+	ClientCertificate bool
 	// KeepsLength says that the data hooks return exactly as many bytes as they were given (they count, or check), so that the
 	// length which the head announces stays true.
 	KeepsLength bool
@@ -126,20 +131,13 @@ type Verdict struct {
 	Detail string // for explain and the log, never for the client
 	Header []exchange.Field
 	Body   []byte
+	// Type is the URI of the problem type (RFC 9457 section 3.1.1), "" about:blank; Members are more members of the problem document, as
+	// JSON without the braces.
+	Type    string
+	Members []byte
+	// Shadow says that this answer would be given if the policy were enforced: it is counted and logged, and the exchange goes on.
+	Shadow bool
 	// Wait, if not nil, runs where waiting is allowed and touches no Exchange (it copies what it needs first); what it
 	// returns runs on the exchange's owner, never after an abort.
 	Wait func(context.Context) func(*exchange.Exchange) Verdict
-}
-
-// Env is what a step may use of the world when it is compiled. Later steps add what they need, each a small interface.
-type Env struct {
-	Target string            // the object the step is attached to, for messages
-	Refs   map[string]string // field path -> handle, as translate resolved them
-	Secret SecretStore
-}
-
-// SecretStore gives secret material by handle, nil when it is not there. It is asked at each use: material is swapped
-// without a rebuild.
-type SecretStore interface {
-	Lookup(handle string) *secret.Material
 }

@@ -1,5 +1,5 @@
-// Package secret holds secret values and, on the data side, secret bytes by handle, swapped beside the
-// snapshot. A value never prints, logs or marshals itself: every way to text gives "[redacted]".
+// Package secret holds secret values, the form of the keys that Gatehouse issues and, on the data side, secret bytes by
+// handle, swapped beside the snapshot. A value never prints, logs or marshals itself: every way to text gives "[redacted]".
 package secret
 
 import (

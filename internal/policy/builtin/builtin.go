@@ -4,6 +4,7 @@ package builtin
 
 import (
 	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn"
 	"github.com/gatehouse-io/gatehouse/internal/policy/cors"
 	"github.com/gatehouse-io/gatehouse/internal/policy/directresponse"
 	"github.com/gatehouse-io/gatehouse/internal/policy/errorpages"
@@ -25,6 +26,7 @@ func Steps() []policy.Step {
 		maintenance.Step(),
 		cors.Step(), // a preflight has no body and no credentials: it is answered before those are looked at
 		size.Step(),
+		authn.Step(),
 		// transform request
 		headers.Request(),
 		rewrite.Step(),

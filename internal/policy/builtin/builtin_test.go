@@ -32,8 +32,10 @@ func TestZeroSpecs(t *testing.T) {
 			if s.Refs != nil {
 				s.Refs(spec)
 			}
-			if s.Merge != nil && s.Merge(spec, s.New()) == nil {
-				t.Errorf("%s: Merge of %s is nil", s.Name, raw)
+			if s.Merge != nil {
+				if m, _ := s.Merge([]policy.Layer{{Spec: spec}, {Spec: s.New(), Overrides: true}}); m == nil {
+					t.Errorf("%s: Merge of %s is nil", s.Name, raw)
+				}
 			}
 			h, err := spec.Compile(policy.Env{})
 			if err == nil && s.EveryAnswer && h.Request != nil {

@@ -27,7 +27,7 @@ func Step() policy.Step {
 		Sources: []policy.Source{{Filter: "CORS"}, {Kind: "ProtectionPolicy", Field: "cors"}},
 		Phase:   func(policy.Spec) policy.Phase { return policy.Protect },
 		New:     func() policy.Spec { return &Spec{} },
-		Merge:   func(_, inner policy.Spec) policy.Spec { return inner },
+		Merge:   policy.Whole,
 		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 	}
 }

@@ -25,7 +25,7 @@ func Step() policy.Step {
 		Sources: []policy.Source{{Kind: "ProtectionPolicy", Field: "directResponse"}},
 		Phase:   func(policy.Spec) policy.Phase { return policy.TransformRequest },
 		New:     func() policy.Spec { return &Spec{} },
-		Merge:   func(_, inner policy.Spec) policy.Spec { return inner },
+		Merge:   policy.Whole,
 		Facts: func(s policy.Spec) []fact.Fact {
 			return []fact.Fact{{Effect: "answers", Object: "request", Value: strconv.Itoa(s.(*Spec).status())}}
 		},

@@ -27,7 +27,7 @@ func Step() policy.Step {
 		Sources:     []policy.Source{{Kind: "ProtectionPolicy", Field: "errorPages"}},
 		Phase:       func(policy.Spec) policy.Phase { return policy.TransformResponse },
 		New:         func() policy.Spec { return &Spec{} },
-		Merge:       merge,
+		Merge:       policy.Pairwise(merge),
 		Facts:       func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 		EveryAnswer: true,
 	}

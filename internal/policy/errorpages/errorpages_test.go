@@ -146,7 +146,8 @@ func TestLevels(t *testing.T) {
 	}
 	outer := spec(`[{"statuses":["5xx","404"],"body":"outer","contentType":"text/plain"}]`)
 	inner := spec(`[{"statuses":["503"],"body":"inner","contentType":"text/plain"}]`)
-	h, err := s.Merge(outer, inner).Compile(policy.Env{})
+	merged, _ := s.Merge([]policy.Layer{{Spec: outer}, {Spec: inner}})
+	h, err := merged.Compile(policy.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func Step() policy.Step {
 		Sources: []policy.Source{{Kind: "GatewayParameters", Field: "hsts"}},
 		Phase:   func(policy.Spec) policy.Phase { return policy.TransformResponse },
 		New:     func() policy.Spec { return &Spec{} },
-		Merge:   func(_, inner policy.Spec) policy.Spec { return inner },
+		Merge:   policy.Whole,
 		Facts: func(s policy.Spec) []fact.Fact {
 			return []fact.Fact{{Effect: "sets", Object: "response.header.strict-transport-security", Value: s.(*Spec).value()}}
 		},

@@ -27,7 +27,7 @@ func Step() policy.Step {
 		Sources: []policy.Source{{Kind: "ProtectionPolicy", Field: "maintenance"}},
 		Phase:   func(policy.Spec) policy.Phase { return policy.Protect },
 		New:     func() policy.Spec { return &Spec{} },
-		Merge:   func(_, inner policy.Spec) policy.Spec { return inner },
+		Merge:   policy.Whole,
 		Facts: func(policy.Spec) []fact.Fact {
 			return []fact.Fact{{Effect: "refuses", Object: "request", Value: "maintenance"}}
 		},

@@ -28,7 +28,7 @@ func Step() policy.Step {
 		Sources: []policy.Source{{Kind: "ProtectionPolicy", Field: "sizes"}},
 		Phase:   func(policy.Spec) policy.Phase { return policy.Protect },
 		New:     func() policy.Spec { return &Spec{} },
-		Merge:   merge,
+		Merge:   policy.Pairwise(merge),
 		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 	}
 }

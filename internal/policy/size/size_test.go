@@ -108,7 +108,7 @@ func TestStream(t *testing.T) {
 func TestMerge(t *testing.T) {
 	q := func(s string) *Quantity { v := Quantity(s); return &v }
 	outer, inner := &Spec{RequestBody: q("1"), ResponseBody: q("2")}, &Spec{ResponseBody: q("3")}
-	got := Step().Merge(outer, inner)
+	got, _ := Step().Merge([]policy.Layer{{Spec: outer}, {Spec: inner}})
 	if d := cmp.Diff(&Spec{RequestBody: q("1"), ResponseBody: q("3")}, got); d != "" {
 		t.Errorf("Merge (-want +got):\n%s", d)
 	}

@@ -1,0 +1,69 @@
+package authn
+
+import (
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/apikey"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
+)
+
+// compileMethod compiles the one method that m holds; field is its field, which the paths of an error are relative to.
+func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field string, h method.Handler, err error) {
+	field = kindOf(m)
+	env = env.In(field)
+	switch {
+	case field == "":
+		return "", h, &diag.Problem{Msg: "sets not exactly one method", Hint: "write one of apiKey, jwt, introspection, oidc, basic, hmac, mtls, external and anonymous"}
+	case m.APIKey != nil:
+		h, err = apikey.Compile(m.Name, m.APIKey, env)
+	case m.Anonymous != nil:
+		h = anonymous(m.Name)
+	default:
+		err = &diag.Problem{Msg: "is not supported yet"}
+	}
+	return field, h, err
+}
+
+// methodRefs lists what a method refers to; paths begin with its field.
+func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
+	var out []policy.Ref
+	switch {
+	case m.APIKey != nil:
+		out = apikey.Refs(m.APIKey)
+	}
+	for i := range out {
+		out[i].Path = kindOf(m) + "." + out[i].Path
+	}
+	return out
+}
+
+// kindOf is the field of a method that is set, "" unless it is exactly one.
+func kindOf(m *v1alpha1.AuthenticationMethod) string {
+	kind, n := "", 0
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"apiKey", m.APIKey != nil}, {"jwt", m.JWT != nil}, {"introspection", m.Introspection != nil}, {"oidc", m.OIDC != nil},
+		{"basic", m.Basic != nil}, {"hmac", m.HMAC != nil}, {"mtls", m.MTLS != nil}, {"external", m.External != nil},
+		{"anonymous", m.Anonymous != nil},
+	} {
+		if f.set {
+			kind = f.name
+			n++
+		}
+	}
+	if n != 1 {
+		return ""
+	}
+	return kind
+}
+
+// anonymous accepts everybody.
+func anonymous(name string) method.Handler {
+	return method.Handler{Authenticate: func(*exchange.Exchange) method.Outcome {
+		return method.Outcome{State: method.Accepted, Identity: exchange.Identity{Method: name}}
+	}}
+}
