@@ -426,6 +426,13 @@ type GatewayParametersSpec struct {
 	HSTS *HSTS `json:"hsts,omitempty"`
 	// BackendAddresses opens exceptions to the addresses that are refused as backends.
 	BackendAddresses *BackendAddresses `json:"backendAddresses,omitempty"`
+	// RequirePolicies lists kinds of policy that have to reach every route. A route that none of a kind reaches answers 503
+	// policy_missing: also when it arrives before its policy, or the policy is deleted. A policy that only looks on (mode Shadow) or is
+	// Disabled does not count.
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:Enum=AuthPolicy;RateLimitPolicy;ProtectionPolicy
+	// +listType=set
+	RequirePolicies []string `json:"requirePolicies,omitempty"`
 }
 
 // Infrastructure says which pods serve and how clients reach them.

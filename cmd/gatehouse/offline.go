@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/manifest"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/builtin"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
@@ -164,7 +165,7 @@ func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag
 	var secrets secret.Store
 	secrets.Swap(f.result.Secrets)
 	var compiled []diag.Fault
-	f.snapshot, compiled = compile.New(o.Steps, f.clusters, &secrets, proxy.NoRecorder()).Compile(f.result.Config)
+	f.snapshot, compiled = compile.New(o.Steps, f.clusters, policy.Env{Secret: &secrets}, proxy.NoRecorder()).Compile(f.result.Config)
 	resolver := upstream.NewResolver(f.clusters, net.DefaultResolver.LookupNetIP, slog.New(slog.DiscardHandler))
 	for _, k := range f.result.Config.Clusters {
 		c := f.clusters.Acquire(k.Key)

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,12 +28,21 @@ import (
 type Compiler struct {
 	steps    map[string]policy.Step
 	clusters *upstream.Set
-	secrets  policy.SecretStore
+	env      policy.Env
 	recorder proxy.Recorder
 	table    *route.Table[*proxy.Route]
-	faults   map[*ir.Host][]diag.Fault // of hosts that have some, while the host stays
+	kept     map[*ir.Host]*kept // of hosts that have something, while the host stays
 	version  uint64
 	held     *holding // by the snapshot made last
+	lives    lives
+}
+
+// kept is what is known of a compiled host beside its routes. The host nil stands for listeners' own steps.
+type kept struct {
+	faults      []diag.Fault
+	lives       []*live
+	identity    []string // header fields in which its steps tell who calls
+	certificate bool     // clients are asked for one
 }
 
 // holding is the clusters that snapshots hold, shared by all that name the same ones.
@@ -75,8 +85,10 @@ func (h *holding) release(set *upstream.Set) {
 }
 
 // New returns a compiler for the steps of a list, which holds one called "invalid" for what does not compile.
-func New(steps []policy.Step, clusters *upstream.Set, secrets policy.SecretStore, recorder proxy.Recorder) *Compiler {
-	c := &Compiler{steps: map[string]policy.Step{}, clusters: clusters, secrets: secrets, recorder: recorder, faults: map[*ir.Host][]diag.Fault{}}
+// Steps get env, whose Live may be RunLive.
+func New(steps []policy.Step, clusters *upstream.Set, env policy.Env, recorder proxy.Recorder) *Compiler {
+	c := &Compiler{steps: map[string]policy.Step{}, clusters: clusters, env: env, recorder: recorder, kept: map[*ir.Host]*kept{}}
+	c.lives.values = map[string]*live{}
 	for _, s := range steps {
 		c.steps[s.Name] = s
 	}
@@ -86,24 +98,33 @@ func New(steps []policy.Step, clusters *upstream.Set, secrets policy.SecretStore
 // run is one compilation.
 type run struct {
 	*Compiler
-	held   map[string]*upstream.Cluster
-	host   *ir.Host // whose routes are being compiled
-	sense  bool     // that host is path-sensitive
-	cache  map[*ir.Step]proxy.Step
-	faults map[*ir.Host][]diag.Fault
+	held  map[string]*upstream.Cluster
+	host  *ir.Host // whose routes are being compiled
+	sense bool     // that host is path-sensitive
+	cache map[*ir.Step]proxy.Step
+	kept  map[*ir.Host]*kept
+}
+
+// keep is what is noted about the host that is being compiled.
+func (r *run) keep() *kept {
+	k := r.kept[r.host]
+	if k == nil {
+		k = &kept{}
+		r.kept[r.host] = k
+	}
+	return k
 }
 
 // Compile makes a snapshot of cfg, holding every cluster that cfg names until its Release. Faults are those of the whole
 // configuration, also of parts that were compiled earlier.
 func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	held := c.hold(cfg)
-	r := &run{Compiler: c, held: held.clusters, faults: map[*ir.Host][]diag.Fault{}}
+	r := &run{Compiler: c, held: held.clusters, kept: map[*ir.Host]*kept{}}
 	table, unmatched := route.Build(c.table, cfg, r.route)
 	c.table = table
 	c.version++
 	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{},
 		Clusters: held.clusters, Sockets: map[proxy.SocketKey]*proxy.Settings{}}
-	s.Release = func() { held.release(c.clusters) }
 	var out []diag.Fault
 	var exceptions []netip.Prefix
 	for _, l := range cfg.Listeners {
@@ -130,23 +151,53 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	for _, f := range unmatched {
 		out = append(out, unmatchedFault(f))
 	}
-	live := make(map[*ir.Host]bool, len(c.faults))
-	if len(c.faults) > 0 {
-		for _, h := range cfg.Hosts {
-			live[h] = true
-		}
+	c.tidy(cfg, r.kept)
+	c.guard(s)
+	lives := c.lives.hold(c.kept)
+	s.Release = func() {
+		held.release(c.clusters)
+		c.lives.release(lives)
 	}
-	for h := range c.faults {
-		if !live[h] {
-			delete(c.faults, h)
-		}
-	}
-	maps.Copy(c.faults, r.faults)
-	for _, fs := range c.faults {
-		out = append(out, fs...)
+	for _, k := range c.kept {
+		out = append(out, k.faults...)
 	}
 	diag.SortFaults(out)
 	return s, slices.Compact(out)
+}
+
+// tidy forgets hosts that are gone and takes over what was found in this run.
+func (c *Compiler) tidy(cfg *ir.Config, found map[*ir.Host]*kept) {
+	delete(c.kept, nil)
+	if len(c.kept) > 0 {
+		still := make(map[*ir.Host]bool, len(cfg.Hosts))
+		for _, h := range cfg.Hosts {
+			still[h] = true
+		}
+		maps.DeleteFunc(c.kept, func(h *ir.Host, _ *kept) bool { return !still[h] })
+	}
+	maps.Copy(c.kept, found)
+}
+
+// guard tells listeners what their hosts' steps need of every request.
+func (c *Compiler) guard(s *proxy.Snapshot) {
+	for h, k := range c.kept {
+		if h == nil || len(k.identity) == 0 && !k.certificate {
+			continue
+		}
+		l := s.Listeners[h.Listener]
+		if l == nil {
+			continue
+		}
+		l.Certificate = l.Certificate || k.certificate
+		for _, name := range k.identity {
+			if !slices.Contains(l.Identity, name) {
+				l.Identity = append(l.Identity, name)
+			}
+		}
+	}
+	for _, l := range s.Listeners {
+		slices.Sort(l.Identity)
+	}
 }
 
 func unmatchedFault(f route.Fault) diag.Fault {
@@ -230,6 +281,13 @@ func (r *run) step(s *ir.Step) proxy.Step {
 		r.note(s, err)
 		h = r.invalid(err)
 	}
+	for _, name := range h.Identity {
+		k := r.keep()
+		k.identity = append(k.identity, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
+	}
+	if h.ClientCertificate {
+		r.keep().certificate = true
+	}
 	p.Handler = h
 	return p
 }
@@ -243,7 +301,12 @@ func (r *run) handler(s *ir.Step) (policy.Handler, error) {
 	if err != nil {
 		return policy.Handler{}, fmt.Errorf("decoding: %w", err)
 	}
-	return spec.Compile(policy.Env{Target: s.Target.String(), Refs: s.Refs, Secret: r.secrets})
+	env := r.env
+	env.Target, env.Refs = s.Target.String(), s.Refs
+	if env.Live != nil {
+		env.Live = opener{r}
+	}
+	return spec.Compile(env)
 }
 
 // invalid is the handler of the step "invalid", which answers 503 policy_invalid.
@@ -274,7 +337,8 @@ func (r *run) note(s *ir.Step, err error) {
 			f.Message, f.Hint = p.Msg, p.Hint
 			f.Path = diag.Join(f.Path, p.Path)
 		}
-		r.faults[r.host] = append(r.faults[r.host], f)
+		k := r.keep()
+		k.faults = append(k.faults, f)
 	}
 }
 

@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { _ = rec.Close() })
 	w := &world{clusters: upstream.NewSet(upstream.Rules{})}
 	steps := []policy.Step{invalid.Step(), {Name: "picky", New: func() policy.Spec { return &picky{} }}}
-	w.compiler = compile.New(steps, w.clusters, &secret.Store{}, rec)
+	w.compiler = compile.New(steps, w.clusters, policy.Env{Secret: &secret.Store{}}, rec)
 	return w
 }
 

@@ -206,7 +206,10 @@ func (p *pump) again(w *work, framing http1.Framing, sees bool) (n int, err erro
 }
 
 func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {
-	return appendBody(out, data, framing, end, &w.Request.Trailer)
+	if !end {
+		return appendBody(out, data, framing, false, nil)
+	}
+	return appendBody(out, data, framing, true, w.Trailer())
 }
 
 func appendBody(out, data []byte, framing http1.Framing, end bool, trailer *exchange.Header) []byte {

@@ -32,6 +32,7 @@ type Options struct {
 	Feed     *feed.Memory
 	Steps    []policy.Step
 	Recorder *telemetry.Recorder
+	Keys     policy.KeyStore // issued keys; nil: there are none
 	Log      *slog.Logger
 	Allow    func(netip.Addr) bool // which backend addresses may be dialled; nil: all
 	Lookup   upstream.Lookup
@@ -100,7 +101,7 @@ func New(o Options) *Edge {
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
-	e.compiler = compile.New(o.Steps, e.clusters, &e.secrets, o.Recorder)
+	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys}, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
 		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
@@ -323,6 +324,7 @@ func (e *Edge) Load() proxy.Load { return e.proxy.Load() }
 // Drain ends serving without losing what is in flight: for grace new connections are still taken, then those in use may
 // finish until ctx ends. Then the idle connections to backends are closed. It returns how many exchanges did not finish.
 func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
+	defer e.compiler.Close()
 	defer e.clusters.CloseIdle()
 	return e.listeners.Drain(ctx, grace)
 }

@@ -128,6 +128,7 @@ type Exchange struct {
 	Mirrors []string
 
 	Reason  string // the stable word of the decision that ended it: "route_not_found", "body_too_large"; "" for forwarded
+	Detail  string // what it was about, for explain and the log, never for the client
 	Start   time.Time
 	Cluster string // that answered or was tried last
 	Backend netip.AddrPort
@@ -172,7 +173,7 @@ func (x *Exchange) Reset() {
 	x.Trusted, x.TLS, x.Dry, x.Rewritten, x.HostRewritten = false, false, false, false, false
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""
 	x.Port = 0
-	x.Reason, x.Cluster = "", ""
+	x.Reason, x.Detail, x.Cluster = "", "", ""
 	x.Mirrors, x.Shadow = x.Mirrors[:0], x.Shadow[:0]
 	x.AuthFailed = false
 	x.Backend = netip.AddrPort{}

@@ -38,6 +38,10 @@ func Reported(o objects.Object, controller string) *diag.Object {
 		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.ProtectionPolicy:
 		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
+	case *v1alpha1.AuthPolicy:
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
+	case *v1alpha1.RateLimitPolicy:
+		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.ClientTrafficPolicy:
 		out.Parents = reportedAncestors(o.Namespace, o.Status.Ancestors, controller)
 	case *v1alpha1.BackendTrafficPolicy:

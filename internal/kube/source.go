@@ -146,7 +146,7 @@ func (s *source) put(k objects.Key, o objects.Object) {
 func (s *source) writes(k objects.Key) bool {
 	switch k.Kind {
 	case "GatewayClass", "Gateway", "HTTPRoute", "BackendTLSPolicy", "Ingress", "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy",
-		"GatewayParameters":
+		"GatewayParameters", "AuthPolicy", "RateLimitPolicy":
 		return true
 	case "Service":
 		return k.Namespace == s.c.o.Namespace

@@ -41,6 +41,10 @@ func (w statusWriter) status(o objects.Object, d *diag.Object) (status any, diff
 		return &gatewayv1.PolicyStatus{Ancestors: as}, differs
 	case *v1alpha1.ProtectionPolicy:
 		return w.policy(o.Status, d)
+	case *v1alpha1.AuthPolicy:
+		return w.policy(o.Status, d)
+	case *v1alpha1.RateLimitPolicy:
+		return w.policy(o.Status, d)
 	case *v1alpha1.ClientTrafficPolicy:
 		return w.policy(o.Status, d)
 	case *v1alpha1.BackendTrafficPolicy:

@@ -120,10 +120,10 @@ func (d *decoder) object(n *yaml.Node, fields map[string]any, k objects.Kind) (o
 	return o, sum, true
 }
 
-// guard hands on a ProtectionPolicy with faults as one without a bundle, which translate takes for invalid: what it is
+// guard hands on a policy that guards something (guards) and has faults as one without a bundle, which translate takes for invalid: what it is
 // attached to answers 503 instead of standing open.
 func (d *decoder) guard(it *item, n *yaml.Node, fields map[string]any, k objects.Kind) {
-	if k.Name != "ProtectionPolicy" || it.key == (objects.Key{}) {
+	if !guards(k.Name) || it.key == (objects.Key{}) {
 		return
 	}
 	for at := range d.failed {
@@ -135,9 +135,14 @@ func (d *decoder) guard(it *item, n *yaml.Node, fields map[string]any, k objects
 	fields["spec"] = map[string]any{"targetRefs": spec["targetRefs"]}
 	bare := &decoder{reader: d.reader, failed: map[string]bool{}}
 	o, sum, ok := bare.object(n, fields, k)
-	if p, isPolicy := o.(*v1alpha1.ProtectionPolicy); ok && isPolicy && len(p.Spec.TargetRefs) > 0 {
+	if ok && len(objects.TargetRefs(o)) > 0 {
 		it.obj, it.sum, it.guard = o, sum, true
 	}
+}
+
+// guards says whether a kind's policies close what they are attached to when they have faults.
+func guards(kind string) bool {
+	return kind == "ProtectionPolicy" || kind == "AuthPolicy" || kind == "RateLimitPolicy"
 }
 
 // metadata holds the name and namespace to the rules of the kind, and fills in the namespace.

@@ -48,6 +48,10 @@ func (d *decoder) validate(n *yaml.Node, o objects.Object) {
 		checkBackend(o, say)
 	case *v1alpha1.ProtectionPolicy:
 		checkProtection(o, say)
+	case *v1alpha1.AuthPolicy:
+		checkBundle(o.Spec.Defaults == nil, o.Spec.Overrides == nil, say)
+	case *v1alpha1.RateLimitPolicy:
+		checkBundle(o.Spec.Defaults == nil, o.Spec.Overrides == nil, say)
 	case *v1alpha1.ClientTrafficPolicy:
 		checkClientTraffic(o, say)
 	case *v1alpha1.BackendTrafficPolicy:
@@ -182,9 +186,7 @@ func checkBackend(o *v1alpha1.Backend, say report) {
 
 func checkProtection(o *v1alpha1.ProtectionPolicy, say report) {
 	s := &o.Spec
-	if (s.Defaults == nil) == (s.Overrides == nil) {
-		say("spec", "needs exactly one of defaults and overrides", "")
-	}
+	checkBundle(s.Defaults == nil, s.Overrides == nil, say)
 	for name, p := range map[string]*v1alpha1.Protection{"spec.defaults": s.Defaults, "spec.overrides": s.Overrides} {
 		if p == nil {
 			continue
@@ -208,6 +210,12 @@ func checkProtection(o *v1alpha1.ProtectionPolicy, say report) {
 				}
 			}
 		}
+	}
+}
+
+func checkBundle(noDefaults, noOverrides bool, say report) {
+	if noDefaults == noOverrides {
+		say("spec", "needs exactly one of defaults and overrides", "")
 	}
 }
 

@@ -53,6 +53,10 @@ func TargetRefs(o Object) (refs []v1alpha1.TargetRef) {
 	switch p := o.(type) {
 	case *v1alpha1.ProtectionPolicy:
 		return p.Spec.TargetRefs
+	case *v1alpha1.AuthPolicy:
+		return p.Spec.TargetRefs
+	case *v1alpha1.RateLimitPolicy:
+		return p.Spec.TargetRefs
 	case *v1alpha1.ClientTrafficPolicy:
 		return p.Spec.TargetRefs
 	case *v1alpha1.BackendTrafficPolicy:

@@ -83,6 +83,8 @@ func Kinds() []Kind {
 		{Version: "v1", Name: "Namespace", Plural: "namespaces", Cluster: true},
 		own("Backend", "backends"),
 		own("ProtectionPolicy", "protectionpolicies", target),
+		own("AuthPolicy", "authpolicies", target),
+		own("RateLimitPolicy", "ratelimitpolicies", target),
 		own("ClientTrafficPolicy", "clienttrafficpolicies", target),
 		own("BackendTrafficPolicy", "backendtrafficpolicies", target),
 		own("GatewayParameters", "gatewayparameters"),
@@ -120,6 +122,10 @@ func KindOf(o Object) string {
 		return "Backend"
 	case *v1alpha1.ProtectionPolicy:
 		return "ProtectionPolicy"
+	case *v1alpha1.AuthPolicy:
+		return "AuthPolicy"
+	case *v1alpha1.RateLimitPolicy:
+		return "RateLimitPolicy"
 	case *v1alpha1.ClientTrafficPolicy:
 		return "ClientTrafficPolicy"
 	case *v1alpha1.BackendTrafficPolicy:
@@ -164,6 +170,10 @@ func New(kind string) Object {
 		return &v1alpha1.Backend{}
 	case "ProtectionPolicy":
 		return &v1alpha1.ProtectionPolicy{}
+	case "AuthPolicy":
+		return &v1alpha1.AuthPolicy{}
+	case "RateLimitPolicy":
+		return &v1alpha1.RateLimitPolicy{}
 	case "ClientTrafficPolicy":
 		return &v1alpha1.ClientTrafficPolicy{}
 	case "BackendTrafficPolicy":

@@ -68,6 +68,8 @@ type Step struct {
 	EveryAnswer bool
 	// Answers says that no request gets past the step: a rule with it needs no backend.
 	Answers bool
+	// Enforces says whether a spec does more than look on (mode Shadow); nil: it always does.
+	Enforces func(Spec) bool
 	// Facts tells the audit what a spec does; nil: nothing that can repeat or contradict.
 	Facts func(Spec) []fact.Fact
 }

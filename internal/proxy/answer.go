@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
@@ -44,7 +45,9 @@ func (f *Flow) responseHook(i int, s *Step) {
 		return
 	}
 	f.Enter(i)
-	if v := s.Handler.Response(&f.Exchange); v.Status != 0 && !(f.Response.Edge && f.Response.Status >= 400) {
+	if v := s.Handler.Response(&f.Exchange); v.Shadow {
+		f.shadow(s, v)
+	} else if v.Status != 0 && !(f.Response.Edge && f.Response.Status >= 400) {
 		f.traced(s, v)
 		f.compose(v)
 	}
@@ -79,7 +82,7 @@ func (f *Flow) compose(v policy.Verdict) Action {
 			f.body = f.appendPage(f.body[:0], v.Status, v.Reason)
 		} else {
 			r.Header.Append(nameContentType, typeProblem)
-			f.body = f.appendProblem(f.body[:0], v.Status, v.Reason)
+			f.body = f.appendProblem(f.body[:0], &v)
 		}
 		r.Header.Append(nameCacheControl, valueNoStore)
 		r.Body = f.body
@@ -99,20 +102,26 @@ func prefersHTML(accept []byte) bool {
 	return json < 0 || html < json
 }
 
-// appendProblem writes {"type","title","status","reason","requestId"}. Reasons are words of ours and ids are checked: nothing
+// appendProblem writes {"type","title","status","reason","requestId"}, and the verdict's own members. Reasons are words of ours and ids are checked: nothing
 // needs escaping.
-func (f *Flow) appendProblem(b []byte, status int, reason string) []byte {
-	b = append(b, `{"type":"about:blank","title":"`...)
-	b = append(b, exchange.StatusText(status)...)
+func (f *Flow) appendProblem(b []byte, v *policy.Verdict) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, cmp.Or(v.Type, "about:blank")...)
+	b = append(b, `","title":"`...)
+	b = append(b, exchange.StatusText(v.Status)...)
 	b = append(b, `","status":`...)
-	b = strconv.AppendInt(b, int64(status), 10)
+	b = strconv.AppendInt(b, int64(v.Status), 10)
 	b = append(b, `,"reason":"`...)
-	b = append(b, reason...)
+	b = append(b, v.Reason...)
 	if len(f.ID) > 0 {
 		b = append(b, `","requestId":"`...)
 		b = append(b, f.ID...)
 	}
-	return append(b, "\"}\n"...)
+	b = append(b, '"')
+	if len(v.Members) > 0 {
+		b = append(append(b, ','), v.Members...)
+	}
+	return append(b, "}\n"...)
 }
 
 func (f *Flow) appendPage(b []byte, status int, reason string) []byte {

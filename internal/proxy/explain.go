@@ -56,11 +56,17 @@ func (f *Flow) traced(s *Step, v policy.Verdict) {
 		p.Verdict = "acts on the response"
 	case v.Status != 0:
 		p.Verdict = fmt.Sprintf("answer %d", v.Status)
+		if v.Shadow {
+			p.Verdict = fmt.Sprintf("goes on; shadow: would answer %d", v.Status)
+		}
 		if v.Reason != "" {
 			p.Verdict += ", " + v.Reason
 		}
 	case v.Wait != nil:
 		p.Verdict = "would ask " + v.Detail
+	}
+	if v.Detail != "" && v.Wait == nil {
+		p.Verdict += ": " + v.Detail
 	}
 	f.trace.Phases = append(f.trace.Phases, p)
 }

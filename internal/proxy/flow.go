@@ -80,7 +80,6 @@ type Flow struct {
 	Expires  time.Time     // when the exchange must be over, zero: never
 	Matched  *Route        // nil: none
 	Close    bool          // the client's connection ends after this exchange
-	Detail   string        // of the verdict that ended it, for the log
 
 	edge      *Edge
 	snapshot  *Snapshot
@@ -92,9 +91,10 @@ type Flow struct {
 	backend   *Backend
 	stage     stage
 	listener  *Listener
-	canonical bool // the backend gets the canonical path
-	at        int  // the next step of the stage
-	ran       int  // steps of the route, then of the backend, whose Request hook ran or was passed
+	identity  []string // the listener's
+	canonical bool     // the backend gets the canonical path
+	at        int      // the next step of the stage
+	ran       int      // steps of the route, then of the backend, whose Request hook ran or was passed
 	replays   int
 	retries   int
 	session   session
@@ -140,12 +140,12 @@ func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
 	f.Exchange.Reset()
 	f.edge, f.conn, f.shard = e, c, c.Shard
 	f.snapshot = e.acquire(c.Shard)
-	f.Fault, f.Problem, f.Detail = Fault{}, "", ""
+	f.Fault, f.Problem = Fault{}, ""
 	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Full, f.Fresh = false, false, true, false, false, false, false
 	f.Resume, f.Verdict = nil, policy.Verdict{}
 	f.Endpoint, f.To, f.Matched, f.backend, f.entered = nil, nil, nil, nil, nil
 	f.Close, f.ended, f.canonical = false, false, false
-	f.listener = nil
+	f.listener, f.identity = nil, nil
 	f.stage, f.at, f.ran, f.replays, f.retries, f.Limit = stageRoute, 0, 0, 0, 0, 0
 	f.session, f.Backoff, f.Now, f.Expires = session{}, 0, now, time.Time{}
 	f.scratch, f.body = f.scratch[:0], f.body[:0]
@@ -170,6 +170,7 @@ func (f *Flow) Step(e Event) Action {
 		return f.refuse(f.Fault.Status, f.Fault.Reason, f.Fault.Detail)
 	case EventResumed:
 		resume := f.Resume
+		f.Enter(f.ran - 1)
 		f.Resume = nil
 		return f.resumed(resume(&f.Exchange))
 	case EventBody:
@@ -214,6 +215,9 @@ func (f *Flow) Step(e Event) Action {
 func (f *Flow) head() Action {
 	l := f.listen()
 	f.listener = l
+	if l != nil {
+		f.identity = l.Identity
+	}
 	f.protectHead()
 	if f.edge.Load() != LoadNormal {
 		return f.overloaded()
@@ -285,6 +289,10 @@ func (f *Flow) advance() Action {
 			}
 			v := s.Handler.Request(&f.Exchange)
 			f.traced(s, v)
+			if v.Shadow {
+				f.shadow(s, v)
+				continue
+			}
 			if v.Status == 0 && v.Wait == nil {
 				continue
 			}
@@ -319,10 +327,19 @@ func (f *Flow) steps() []Step {
 
 // resumed goes on with what a wait concluded.
 func (f *Flow) resumed(v policy.Verdict) Action {
+	if v.Shadow {
+		f.shadow(f.step(f.ran-1), v)
+		return f.advance()
+	}
 	if v.Status == 0 && v.Wait == nil {
 		return f.advance()
 	}
 	return f.decided(v)
+}
+
+// shadow notes what a step in shadow mode would have answered.
+func (f *Flow) shadow(s *Step, v policy.Verdict) {
+	f.Exchange.Shadow = append(f.Exchange.Shadow, exchange.Shadowed{Step: s.Config.Name, Reason: v.Reason, Status: v.Status})
 }
 
 // decided ends the exchange with a step's answer, or waits for one.

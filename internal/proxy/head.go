@@ -59,11 +59,32 @@ func (f *Flow) protectHead() {
 		}
 	}
 	h.Truncate(j)
+	if len(f.identity) > 0 {
+		h.DelFunc(f.tellsIdentity)
+	}
 	if !trusted {
 		proto, host, port = nil, nil, nil
 	}
-	f.Request.Trailer.DelFunc(func(t exchange.Field) bool { return edgeField(t.Name) != fieldOther })
 	f.setForwarded(id, proto, host, port)
+}
+
+// tellsIdentity reports whether a field is one in which a policy tells who calls.
+func (f *Flow) tellsIdentity(h exchange.Field) bool {
+	for _, name := range f.identity {
+		if same(h.Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Trailer is the request's trailer section, once it was read, without what only the edge may say.
+func (f *Flow) Trailer() *exchange.Header {
+	t := &f.Request.Trailer
+	if t.Len() > 0 {
+		t.DelFunc(func(h exchange.Field) bool { return edgeField(h.Name) != fieldOther || f.tellsIdentity(h) })
+	}
+	return t
 }
 
 // setForwarded appends the edge's own fields. Values of a trusted peer stay where it gave one.

@@ -21,6 +21,10 @@ type Listener struct {
 	Backend func(netip.Addr) bool
 	// KeepEscapes and RejectEscapes override whether %2F, %5C and %00 are refused; neither: on path-sensitive hosts.
 	KeepEscapes, RejectEscapes bool
+	// Identity names, in lower case and with "-" for "_", the fields in which policies tell backends who calls: clients may not send them.
+	Identity []string
+	// Certificate says that clients are asked for a certificate.
+	Certificate bool
 	// Steps have a Response hook for answers to requests that match no route, and no other hook.
 	Steps []Step
 	// KeepEmpty and MergeEmpty override whether empty path segments are merged; neither: on path-sensitive hosts.

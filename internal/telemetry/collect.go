@@ -16,6 +16,8 @@ var (
 		"Exchanges that ended, by listener, method and class of the status.", "listener", "method", "code")
 	descReasons = desc("decisions_total",
 		"Exchanges that the edge itself decided, by listener and reason.", "listener", "reason")
+	descShadows = desc("shadow_decisions_total",
+		"Answers that policies in shadow mode would have given, by listener and reason.", "listener", "reason")
 	descTook = desc("request_duration_seconds",
 		"From the arrival of the request's head to the end of the answer.", "listener")
 	descWaited = desc("backend_wait_seconds",
@@ -36,7 +38,7 @@ var (
 type collector struct{ r *Recorder }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descRequests, descReasons, descTook, descWaited, descIn, descOut, descRoute,
+	for _, d := range []*prometheus.Desc{descRequests, descReasons, descShadows, descTook, descWaited, descIn, descOut, descRoute,
 		descRouteTime, descDropped} {
 		ch <- d
 	}
@@ -83,6 +85,12 @@ func (l *Listener) collect(ch chan<- prometheus.Metric) {
 	for _, w := range append(words[:len(words):len(words)], &l.reasons.rest) {
 		if n := w.n.Load(); n > 0 {
 			ch <- counter(descReasons, float64(n), l.name, w.name)
+		}
+	}
+	shadows := l.shadows.all()
+	for _, w := range append(shadows[:len(shadows):len(shadows)], &l.shadows.rest) {
+		if n := w.n.Load(); n > 0 {
+			ch <- counter(descShadows, float64(n), l.name, w.name)
 		}
 	}
 	took, waited := make([]*histogram, len(l.shards)), make([]*histogram, len(l.shards))

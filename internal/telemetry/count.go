@@ -75,6 +75,7 @@ type Listener struct {
 	name    string
 	shards  []*listenerCells
 	reasons reasons
+	shadows reasons // of answers that policies in shadow mode would have given
 }
 
 func newListener(name string, shards int) *Listener {
@@ -82,7 +83,7 @@ func newListener(name string, shards int) *Listener {
 	for i := range l.shards {
 		l.shards[i] = new(listenerCells)
 	}
-	l.reasons.rest.name = other
+	l.reasons.rest.name, l.shadows.rest.name = other, other
 	return l
 }
 
@@ -101,6 +102,9 @@ func (l *Listener) count(shard int, x *exchange.Exchange, took time.Duration) {
 	}
 	if x.Reason != "" {
 		l.reasons.add(x.Reason)
+	}
+	for i := range x.Shadow {
+		l.shadows.add(x.Shadow[i].Reason)
 	}
 }
 

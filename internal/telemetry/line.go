@@ -14,6 +14,7 @@ const (
 	maxTarget = 2048 // path, query
 	maxAgent  = 512
 	maxName   = 255 // host, method
+	maxDetail = 512
 )
 
 // label is a field of a line.
@@ -39,6 +40,11 @@ const (
 	lOut
 	lTook
 	lWaited
+	lApplication
+	lSubject
+	lMethodOfAuth
+	lShadow
+	lDetail
 	lAgent
 	lTrace
 	nLabels
@@ -47,7 +53,7 @@ const (
 // labels is what stands before the value of each field, in both formats.
 var labels = func() (t [nLabels]struct{ json, text string }) {
 	for i, name := range [nLabels]string{"id", "client", "method", "host", "path", "query", "scheme", "status", "reason", "listener",
-		"route", "object", "cluster", "backend", "tries", "bytesIn", "bytesOut", "ms", "waitedMs", "userAgent", "trace"} {
+		"route", "object", "cluster", "backend", "tries", "bytesIn", "bytesOut", "ms", "waitedMs", "application", "subject", "auth", "shadow", "detail", "userAgent", "trace"} {
 		t[i].json, t[i].text = `,"`+name+`":`, " "+name+"="
 	}
 	return t
@@ -94,6 +100,17 @@ func (f Format) exchange(b []byte, c *clock, x *exchange.Exchange, route string,
 	b = milliseconds(f.label(b, lTook), took)
 	if x.Tries > 0 && x.Waited > 0 {
 		b = milliseconds(f.label(b, lWaited), x.Waited)
+	}
+	if id := &x.Identity; id.Method != "" {
+		b = field(f, b, lApplication, id.Application, maxName)
+		b = field(f, b, lSubject, id.Subject, maxName)
+		b = field(f, b, lMethodOfAuth, id.Method, maxName)
+	}
+	if len(x.Shadow) > 0 { // the first: a request that several would refuse is rare, and the metric counts them all
+		b = field(f, b, lShadow, x.Shadow[0].Reason, maxName)
+	}
+	if x.Reason != "" {
+		b = field(f, b, lDetail, x.Detail, maxDetail)
 	}
 	b = field(f, b, lAgent, x.Request.Header.Get("user-agent"), maxAgent)
 	if p := x.Request.Header.Get("traceparent"); p != nil {

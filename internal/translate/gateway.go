@@ -31,7 +31,8 @@ type attachPoint struct {
 	Selector                      *metav1.LabelSelector
 	Redirect                      *redirect // of every route, for HTTP only; nil: none
 	HSTS                          *lowered  // for HTTPS only
-	Identity                      string    // handle of the certificate that backends are shown, "": none
+	Required                      required
+	Identity                      string // handle of the certificate that backends are shown, "": none
 }
 
 // redirect is a redirect to HTTPS.
@@ -241,7 +242,7 @@ func (g *gatewayPass) listener(i int, conflict string, usable bool) {
 		}
 		point.HSTS = g.params.HSTS
 	}
-	point.Identity = g.identity
+	point.Identity, point.Required = g.identity, g.params.Required
 	if conflict != "" {
 		reason, message = conflict, g.conflictText(l, conflict)
 		g.fault(path, conflict, "", "%s", message)

@@ -330,12 +330,12 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 		if rl.dropped {
 			continue
 		}
-		steps := r.protect(r.layers(gw, l.Name, r.Ref, rl.name))
+		steps := r.merge(r.layers(gw, l.Name, r.Ref, rl.name))
 		if l.HSTS != nil {
 			steps = append(steps, *l.HSTS)
 		}
 		backends, filters := rl.identified(l.Identity)
-		steps = append(steps, filters...)
+		steps = demand(l.Required, append(steps, filters...), sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", i)))
 		shared, noBackend := order(steps), rl.noBackend
 		if slices.ContainsFunc(steps, func(l lowered) bool { return l.Answers }) {
 			noBackend = ""

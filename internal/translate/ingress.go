@@ -113,11 +113,11 @@ func (i *ingressPass) redirectByAnnotation() {
 // protectAll lowers the policies that reach the Ingress through each of its listeners.
 func (i *ingressPass) protectAll(class diag.Ref) {
 	for _, l := range i.points {
-		steps := i.protect(i.layers(class, l.Name, i.Ref, ""))
+		steps := i.merge(i.layers(class, l.Name, i.Ref, ""))
 		if l.HSTS != nil {
 			steps = append(steps, *l.HSTS)
 		}
-		i.steps = append(i.steps, order(steps))
+		i.steps = append(i.steps, order(demand(l.Required, steps, sourceOf(i.Ref, ""))))
 	}
 }
 

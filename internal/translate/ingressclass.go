@@ -66,8 +66,9 @@ func (p *pass) ingressClass() {
 	e.wantPort(int32(p.t.o.HTTPSPort))
 	v.Exposure, v.Addresses = e.wanted(), e.addresses(nil)
 	p.verdict(v)
-	http := attachPoint{Key: keyOf(ref, httpListener), Name: httpListener, Protocol: ir.HTTP, Port: int32(p.t.o.HTTPPort), Live: true}
-	https := attachPoint{Key: keyOf(ref, httpsListener), Name: httpsListener, Protocol: ir.HTTPS, Port: int32(p.t.o.HTTPSPort), Live: true, HSTS: params.HSTS}
+	http := attachPoint{Key: keyOf(ref, httpListener), Name: httpListener, Protocol: ir.HTTP, Port: int32(p.t.o.HTTPPort), Live: true, Required: params.Required}
+	https := attachPoint{Key: keyOf(ref, httpsListener), Name: httpsListener, Protocol: ir.HTTPS, Port: int32(p.t.o.HTTPSPort), Live: true, HSTS: params.HSTS,
+		Required: params.Required}
 	if params.Redirect == nil || *params.Redirect {
 		by := sourceOf(ref, "httpsRedirect by default")
 		if params.Redirect != nil {

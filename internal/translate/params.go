@@ -26,6 +26,13 @@ type parameters struct {
 	Unknown     bool   // some could not be read: what they say of the Service may be costly to miss
 	Service     v1alpha1.ServiceParameters
 	Backends    []netip.Prefix // nil: not said
+	Required    required
+}
+
+// required are the kinds of policy that have to reach every route, and who says so.
+type required struct {
+	Kinds []string // nil: not said
+	By    ir.Source
 }
 
 // lay fills what q, which is farther away, says and p does not.
@@ -47,6 +54,9 @@ func (q *parameters) lay(far *parameters) {
 	if q.Backends == nil {
 		q.Backends = far.Backends
 	}
+	if q.Required.Kinds == nil {
+		q.Required = far.Required
+	}
 	if q.Service.Annotations == nil {
 		q.Service.Annotations = far.Service.Annotations
 	}
@@ -66,7 +76,7 @@ func (p *pass) parametersOf(from diag.Ref, field string, to diag.Ref) (*paramete
 	out, faults := p.read(o)
 	for _, f := range faults {
 		if f.Severity == diag.Error && f.Reason != invalidCertificateRef {
-			return &parameters{}, nil
+			return &parameters{Required: out.Required}, nil // not applied, but for what keeps routes closed
 		}
 	}
 	return out, nil
@@ -79,6 +89,12 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 	out := &parameters{Redirect: o.Spec.HTTPSRedirect}
 	if out.Redirect != nil {
 		out.RedirectBy = sourceOf(ref, "spec.httpsRedirect")
+	}
+	if o.Spec.RequirePolicies != nil {
+		out.Required = required{o.Spec.RequirePolicies, sourceOf(ref, "spec.requirePolicies")}
+		for i, kind := range o.Spec.RequirePolicies {
+			v.enum(fmt.Sprintf("spec.requirePolicies[%d]", i), kind, bundleKinds()...)
+		}
 	}
 	if h := o.Spec.HSTS; h != nil {
 		out.HSTS = p.hsts(v, h)

@@ -35,13 +35,12 @@ func (p *pass) policyVerdict() {
 			v = newVerdict(ref, o)
 			_, v.Faults = trafficOf(btp)
 		}
-	case "ProtectionPolicy":
-		var pp *v1alpha1.ProtectionPolicy
-		if pp, presence = objects.Get[*v1alpha1.ProtectionPolicy](p.view, ref.Namespace, ref.Name); presence == objects.Present {
-			o = pp
+	case "ProtectionPolicy", "AuthPolicy", "RateLimitPolicy":
+		if found, bad := p.bundlePolicy(ref); bad == nil {
+			o, presence = found, objects.Present
 			v = newVerdict(ref, o)
-			for _, bad := range p.protection(pp).Invalid {
-				v.fault(bad.Path, invalid, bad.Hint, "%s", bad.Msg)
+			for _, f := range p.bundle(o).Invalid {
+				v.fault(f.Path, invalid, f.Hint, "%s", f.Msg)
 			}
 		}
 	case "ClientTrafficPolicy":
@@ -102,7 +101,7 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 	}
 	winner := v.Ref
 	if t := hear[*target](p, topic{kind: targetTopic, name: targetNameOf(to)}); t != nil {
-		if a := t.Protection[r.SectionName]; a != nil && v.Ref.Kind == "ProtectionPolicy" {
+		if a := t.Bundles[v.Ref.Kind][r.SectionName]; a != nil {
 			winner = a.Policy
 		}
 		if c := t.Client[r.SectionName]; c != nil && v.Ref.Kind == "ClientTrafficPolicy" {

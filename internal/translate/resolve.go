@@ -33,7 +33,8 @@ func refSites() []refSite {
 	secrets, parameters := []string{core + "/Secret"}, []string{own + "/GatewayParameters"}
 	backends := []string{core + "/Service", own + "/Backend"}
 	targets := []string{gw + "/Gateway", "networking.k8s.io/IngressClass", "networking.k8s.io/Ingress", gw + "/HTTPRoute"}
-	return []refSite{
+	guards := []string{own + "/ProtectionPolicy", own + "/AuthPolicy", own + "/RateLimitPolicy"}
+	sites := []refSite{
 		{"GatewayClass", "spec.parametersRef", parameters, anyNS},
 		{"Gateway", "spec.gatewayClassName", []string{gw + "/GatewayClass"}, local},
 		{"Gateway", "spec.infrastructure.parametersRef", parameters, local},
@@ -43,8 +44,8 @@ func refSites() []refSite {
 		{"HTTPRoute", "spec.rules.backendRefs", backends, granted},
 		{"HTTPRoute", "spec.rules.filters.requestMirror.backendRef", backends, granted},
 		{"HTTPRoute", "spec.rules.backendRefs.filters.requestMirror.backendRef", backends, granted},
-		{"HTTPRoute", "spec.rules.filters.extensionRef", []string{own + "/ProtectionPolicy"}, local},
-		{"HTTPRoute", "spec.rules.backendRefs.filters.extensionRef", []string{own + "/ProtectionPolicy"}, local},
+		{"HTTPRoute", "spec.rules.filters.extensionRef", guards, local},
+		{"HTTPRoute", "spec.rules.backendRefs.filters.extensionRef", guards[:1], local},
 		{"IngressClass", "spec.parameters", parameters, anyNS},
 		{"Ingress", "spec.ingressClassName", []string{"networking.k8s.io/IngressClass"}, local},
 		{"Ingress", "spec.tls.secretName", secrets, local},
@@ -57,10 +58,25 @@ func refSites() []refSite {
 		{"BackendTLSPolicy", "spec.targetRefs", backends[:1], local},
 		{"BackendTLSPolicy", "spec.validation.caCertificateRefs", []string{core + "/ConfigMap", core + "/Secret"}, local},
 		{"ProtectionPolicy", "spec.targetRefs", targets, local},
+		{"AuthPolicy", "spec.targetRefs", targets, local},
+		{"RateLimitPolicy", "spec.targetRefs", targets, local},
 		{"ClientTrafficPolicy", "spec.targetRefs", targets[:2], local},
 		{"BackendTrafficPolicy", "spec.targetRefs", append(slices.Clone(targets[2:]), backends...), local},
 		{"GatewayParameters", "spec.defaultCertificateRef", secrets, granted},
 	}
+	for _, bundle := range []string{"spec.defaults", "spec.overrides"} {
+		methods := bundle + ".authentication.methods."
+		sites = append(sites, []refSite{
+			{"AuthPolicy", methods + "apiKey.secretRefs", secrets, local},
+			{"AuthPolicy", methods + "introspection.clientSecretRef", secrets, local},
+			{"AuthPolicy", methods + "oidc.clientSecretRef", secrets, local},
+			{"AuthPolicy", methods + "basic.secretRef", secrets, local},
+			{"AuthPolicy", methods + "hmac.secretRef", secrets, local},
+			{"AuthPolicy", methods + "mtls.caCertificateRefs", []string{core + "/ConfigMap", core + "/Secret"}, local},
+			{"AuthPolicy", methods + "external.backendRef", backends, granted},
+		}...)
+	}
+	return sites
 }
 
 // refusal is why a reference is not followed.

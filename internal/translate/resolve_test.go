@@ -31,7 +31,7 @@ func TestEveryReferenceIsKnown(t *testing.T) {
 	found := map[string]bool{}
 	for _, o := range []objects.Object{&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.HTTPRoute{}, &gatewayv1.BackendTLSPolicy{}, &networkingv1.IngressClass{},
 		&networkingv1.Ingress{}, &v1alpha1.Backend{}, &v1alpha1.ProtectionPolicy{}, &v1alpha1.ClientTrafficPolicy{},
-		&v1alpha1.BackendTrafficPolicy{}, &v1alpha1.GatewayParameters{}} {
+		&v1alpha1.BackendTrafficPolicy{}, &v1alpha1.AuthPolicy{}, &v1alpha1.RateLimitPolicy{}, &v1alpha1.GatewayParameters{}} {
 		spec, _ := reflect.TypeOf(o).Elem().FieldByName("Spec")
 		references(spec.Type, objects.KindOf(o)+" spec", found)
 	}
@@ -65,7 +65,7 @@ func references(t reflect.Type, path string, found map[string]bool) {
 		return
 	}
 	name := t.Name()
-	if strings.HasSuffix(name, "Reference") || strings.HasSuffix(name, "BackendRef") || name == "TargetRef" || name == "IngressServiceBackend" {
+	if strings.HasSuffix(name, "Reference") || strings.HasSuffix(name, "Ref") || name == "IngressServiceBackend" {
 		found[path] = true
 	}
 	for i := range t.NumField() {
@@ -85,7 +85,7 @@ func references(t reflect.Type, path string, found map[string]bool) {
 
 // TestResolveMatrix asks about every field and every kind: what is not granted is refused.
 func TestResolveMatrix(t *testing.T) {
-	kinds := []string{"/Secret", "/Service", "/ConfigMap", "gatehouse.dev/Backend", "gatehouse.dev/GatewayParameters", "gatehouse.dev/ProtectionPolicy",
+	kinds := []string{"/Secret", "/Service", "/ConfigMap", "gatehouse.dev/Backend", "gatehouse.dev/GatewayParameters", "gatehouse.dev/ProtectionPolicy", "gatehouse.dev/AuthPolicy",
 		"gateway.networking.k8s.io/Gateway", "gateway.networking.k8s.io/HTTPRoute", "networking.k8s.io/Ingress", "example.com/Secret"}
 	for _, s := range refSites() {
 		for _, k := range kinds {

@@ -311,25 +311,45 @@ func (r *routePass) extension(rule int, at, field string, ref *gatewayv1.LocalOb
 	to := diag.Ref{Group: string(ref.Group), Kind: string(ref.Kind), Namespace: r.r.Namespace, Name: string(ref.Name)}
 	bad := r.resolve(r.Ref, field, to)
 	if bad == nil {
-		o, presence := objects.Get[*v1alpha1.ProtectionPolicy](r.view, to.Namespace, to.Name)
-		if presence == objects.Present {
-			return r.extensionSteps(r.protection(o), target)
+		var o objects.Object
+		if o, bad = r.bundlePolicy(to); bad == nil {
+			a := r.bundle(o)
+			r.sayRefs(a)
+			return r.extensionSteps(a, target)
 		}
-		bad = &refusal{backendNotFound, "there is no " + to.String(), didYouMean(to.Name, namesIn[*v1alpha1.ProtectionPolicy](r.view, to.Namespace))}
 	}
 	r.refuse(at+".extensionRef", bad)
-	return []lowered{invalidStep(bad.message, target, source, filterLevel)}
+	return []lowered{invalidStep("policy_invalid", bad.message, target, source, filterLevel)}
+}
+
+// bundlePolicy finds a policy of one of bundleKinds.
+func (p *pass) bundlePolicy(to diag.Ref) (objects.Object, *refusal) {
+	switch to.Kind {
+	case "AuthPolicy":
+		return found[*v1alpha1.AuthPolicy](p, to)
+	case "RateLimitPolicy":
+		return found[*v1alpha1.RateLimitPolicy](p, to)
+	}
+	return found[*v1alpha1.ProtectionPolicy](p, to)
+}
+
+func found[T objects.Object](p *pass, to diag.Ref) (objects.Object, *refusal) {
+	o, presence := objects.Get[T](p.view, to.Namespace, to.Name)
+	if presence != objects.Present {
+		return nil, &refusal{backendNotFound, "there is no " + to.String(), didYouMean(to.Name, namesIn[T](p.view, to.Namespace))}
+	}
+	return o, nil
 }
 
 func (r *routePass) extensionSteps(a *attached, target ir.Source) []lowered {
 	if len(a.Invalid) > 0 {
-		return []lowered{invalidStep(fmt.Sprintf("%s: %s", a.Policy, problemsText(a.Invalid)), target, sourceOf(a.Policy, "spec"), filterLevel)}
+		return []lowered{invalidStep("policy_invalid", fmt.Sprintf("%s: %s", a.Policy, problemsText(a.Invalid)), target, sourceOf(a.Policy, "spec"), filterLevel)}
 	}
 	a.Target = target
 	var out []lowered
-	for _, f := range r.t.steps.fields["ProtectionPolicy"] {
+	for _, f := range r.t.steps.fields[a.Policy.Kind] {
 		if _, ok := a.Fields[f.field]; ok {
-			out = appendLowered(out, f, layer{a, filterLevel}, a.Fields[f.field], nil)
+			out = appendLowered(out, f, layer{a, filterLevel}, a.Fields[f.field], nil, nil)
 		}
 	}
 	return out

@@ -10,7 +10,6 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
-	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 // stepTable finds the step of a place where users write one.
@@ -65,6 +64,8 @@ type lowered struct {
 	Level int
 	// EveryAnswer and Answers are those of policy.Step.
 	EveryAnswer, Answers bool
+	Enforces             bool // it does more than look on
+	Nothing              bool // it has no hook: nothing is to be done
 }
 
 // lower makes the IR's step of a spec that was written at source. An error is about the spec: a *diag.Problem, or several
@@ -76,11 +77,14 @@ func lower(s *policy.Step, raw []byte, target, source ir.Source, level int) (low
 	if err != nil {
 		return lowered{}, specError(err)
 	}
-	if _, err := spec.Compile(policy.Env{Target: target.Object(), Secret: noSecrets{}}); err != nil {
+	h, err := spec.Compile(policy.Env{Target: target.Object()})
+	if err != nil {
 		return lowered{}, err
 	}
 	phase := s.Phase(spec)
-	return lowered{Level: level, Phase: phase, EveryAnswer: s.EveryAnswer, Answers: s.Answers, Step: &ir.Step{
+	nothing := h.Request == nil && h.Response == nil && h.RequestData == nil && h.ResponseData == nil
+	enforces := s.Enforces == nil || s.Enforces(spec)
+	return lowered{Level: level, Phase: phase, EveryAnswer: s.EveryAnswer, Answers: s.Answers, Enforces: enforces, Nothing: nothing, Step: &ir.Step{
 		Name: s.Name, Phase: phase.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
 	}}, nil
 }
@@ -96,11 +100,6 @@ func specRefs(s *policy.Step, raw []byte) []policy.Ref {
 	}
 	return s.Refs(spec)
 }
-
-// noSecrets is a store without secrets: here specs are compiled only to find their faults.
-type noSecrets struct{}
-
-func (noSecrets) Lookup(string) *secret.Material { return nil }
 
 // problems takes an error about a spec apart; paths are then relative to what path names.
 func problems(path string, err error) []diag.Problem {
@@ -141,12 +140,12 @@ func specError(err error) error {
 	return diag.Errorf("", "%v", err)
 }
 
-// invalidStep answers every request with 503 policy_invalid.
-func invalidStep(detail string, target, source ir.Source, level int) lowered {
+// invalidStep answers every request with 503 and a reason: policy_invalid, policy_missing.
+func invalidStep(reason, detail string, target, source ir.Source, level int) lowered {
 	raw := mustJSON(struct {
 		Reason string `json:"reason"`
 		Detail string `json:"detail"`
-	}{"policy_invalid", detail})
+	}{reason, detail})
 	return lowered{Level: level, Phase: policy.Protect, Step: &ir.Step{
 		Name: "invalid", Phase: policy.Protect.String(), Target: target, Spec: raw, Sources: map[string]ir.Source{"": source},
 	}}

@@ -86,7 +86,7 @@ var roots = [...]struct {
 	unit unitKind
 }{
 	{"Gateway", gatewayUnit}, {"GatewayClass", gatewayClassUnit}, {"IngressClass", classUnit}, {"HTTPRoute", routeUnit},
-	{"Ingress", ingressUnit}, {"ProtectionPolicy", policyUnit}, {"ClientTrafficPolicy", policyUnit},
+	{"Ingress", ingressUnit}, {"ProtectionPolicy", policyUnit}, {"AuthPolicy", policyUnit}, {"RateLimitPolicy", policyUnit}, {"ClientTrafficPolicy", policyUnit},
 	{"BackendTrafficPolicy", policyUnit},
 	{"BackendTLSPolicy", policyUnit}, {"GatewayParameters", parametersUnit}, {"Backend", backendUnit}, {"Secret", pairUnit},
 }
@@ -116,6 +116,8 @@ func (t *Translator) enqueueAll(s *objects.Store) {
 	enqueueRoots[*gatewayv1.HTTPRoute](t, v)
 	enqueueRoots[*networkingv1.Ingress](t, v)
 	enqueueRoots[*v1alpha1.ProtectionPolicy](t, v)
+	enqueueRoots[*v1alpha1.AuthPolicy](t, v)
+	enqueueRoots[*v1alpha1.RateLimitPolicy](t, v)
 	enqueueRoots[*v1alpha1.ClientTrafficPolicy](t, v)
 	enqueueRoots[*v1alpha1.BackendTrafficPolicy](t, v)
 	enqueueRoots[*gatewayv1.BackendTLSPolicy](t, v)
@@ -143,7 +145,7 @@ func group(kind string) string {
 		return "networking.k8s.io"
 	case "EndpointSlice":
 		return "discovery.k8s.io"
-	case "Backend", "ProtectionPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "GatewayParameters":
+	case "Backend", "ProtectionPolicy", "AuthPolicy", "RateLimitPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "GatewayParameters":
 		return "gatehouse.dev"
 	}
 	return ""

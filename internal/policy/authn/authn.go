@@ -22,13 +22,14 @@ const Name = "authn"
 // Step describes the policy.
 func Step() policy.Step {
 	return policy.Step{
-		Name:    Name,
-		Sources: []policy.Source{{Kind: "AuthPolicy", Field: "authentication"}},
-		Phase:   func(policy.Spec) policy.Phase { return policy.Authenticate },
-		New:     func() policy.Spec { return &Spec{} },
-		Refs:    func(s policy.Spec) []policy.Ref { return s.(*Spec).refs() },
-		Merge:   policy.Whole,
-		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
+		Name:     Name,
+		Sources:  []policy.Source{{Kind: "AuthPolicy", Field: "authentication"}},
+		Phase:    func(policy.Spec) policy.Phase { return policy.Authenticate },
+		New:      func() policy.Spec { return &Spec{} },
+		Refs:     func(s policy.Spec) []policy.Ref { return s.(*Spec).refs() },
+		Merge:    policy.Whole,
+		Enforces: func(s policy.Spec) bool { return s.(*Spec).Mode != policy.Shadow },
+		Facts:    func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 	}
 }
 
