@@ -20,6 +20,7 @@ cmd             : *
 diag            : -
 ir              : -
 exchange        : -
+expression      : exchange
 secret          : -
 fact            : -
 objects         : api diag secret
@@ -27,7 +28,7 @@ manifest        : api diag objects secret
 kube            : api diag infra objects secret
 infra           : api diag objects
 policy          : diag exchange fact secret
-policy/*        : api diag exchange fact limiter policy secret
+policy/*        : api diag exchange expression fact limiter policy secret
 policy/builtin  : policy policy/*
 translate       : api diag ir objects policy secret
 feed            : diag ir secret
@@ -56,7 +57,7 @@ examples        : -
 
 // pure rooms start no goroutine, open no file or socket and read no clock. Time, bytes and names come in as arguments.
 var pure = []string{
-	"ir", "diag", "fact", "exchange", "objects", "translate", "infra", "route", "audit", "proxy", "http1", "http2",
+	"ir", "diag", "fact", "exchange", "expression", "objects", "translate", "infra", "route", "audit", "proxy", "http1", "http2",
 	"policy", "policy/*",
 }
 
