@@ -16,7 +16,7 @@ const (
 	maxSource   = 4 << 10 // bytes
 	maxDepth    = 32      // of nested parts
 	maxNodes    = 2000
-	maxNesting  = 2   // loops within loops
+	maxNesting  = 4   // loops within loops, or one after the other on the same list
 	maxPattern  = 512 // bytes of a regular expression
 	maxProgram  = 512 // instructions of a compiled regular expression
 	maxRunCost  = 10_000

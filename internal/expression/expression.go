@@ -59,11 +59,13 @@ func compile(src string, o Options, fast bool) (*Program, error) {
 	}
 	p := &Program{source: src, kind: o.Kind, reads: c.reads()}
 	p.frames.New = func() any { return new(frame) }
-	if fast && p.plan(c) {
-		return p, nil
-	}
-	if p.slow, err = c.program(); err != nil {
+	// Also for the fast path: cel folds constants here, and so finds int("x").
+	slow, err := c.program()
+	if err != nil {
 		return nil, err
+	}
+	if !fast || !p.plan(c) {
+		p.slow = slow
 	}
 	return p, nil
 }
@@ -82,6 +84,9 @@ func (p *Program) plan(c *checked) bool {
 		}
 	case Int:
 		p.number, ok = b.integer(e)
+	}
+	if !ok { // with false comes a closure that must not run
+		p.truth, p.text, p.number = nil, nil, nil
 	}
 	return ok
 }
@@ -145,6 +150,7 @@ type frame struct {
 	x     *exchange.Exchange
 	buf   []byte   // texts that had to be put together; they stay as they are until leave
 	parts [][]byte // stack of the texts that a "+" joins
+	steps int      // of regular expressions: see maxSteps
 }
 
 // maxKept is how much room a frame keeps for the next evaluation, in bytes.
@@ -157,7 +163,7 @@ func (p *Program) enter(x *exchange.Exchange) *frame {
 }
 
 func (p *Program) leave(f *frame) {
-	f.x = nil
+	f.x, f.steps = nil, 0
 	f.buf = f.buf[:0]
 	if cap(f.buf) > maxKept {
 		f.buf = nil

@@ -316,7 +316,7 @@ func (b *builder) matches(args []ast.Expr) (boolean, bool) {
 		if err != nil {
 			return false, err
 		}
-		return p.match(v)
+		return f.match(p, v)
 	}, ok && p != nil
 }
 

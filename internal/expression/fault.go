@@ -49,10 +49,12 @@ func syntaxFault(issues *cel.Issues) error {
 	msg := strings.TrimPrefix(e.Message, "Syntax error: ")
 	f := &Fault{Msg: place(e.Location.Line(), e.Location.Column()) + msg}
 	switch {
-	case strings.Contains(msg, "recursion limit"):
+	case strings.Contains(msg, "recursion limit") || strings.Contains(msg, "recursion depth"):
 		f.Msg, f.Hint = "the expression is nested too deeply", fmt.Sprintf("at most %d levels; split it into several rules", maxDepth)
 	case strings.Contains(msg, "node count") || strings.Contains(msg, "node limit"):
 		f.Msg, f.Hint = "the expression has too many parts", fmt.Sprintf("at most %d; split it into several rules", maxNodes)
+	case strings.Contains(msg, "lookahead limit"):
+		f.Msg, f.Hint = "the expression cannot be read: too many mistakes", "write the first part alone, then add to it"
 	case strings.Contains(msg, "mismatched input '='") || strings.Contains(msg, "token recognition error at: '= '"):
 		f.Hint = "equality is =="
 	case strings.Contains(msg, "token recognition error at: '& '"):
@@ -62,6 +64,8 @@ func syntaxFault(issues *cel.Issues) error {
 	}
 	return f
 }
+
+var undeclared = regexp.MustCompile(`^undeclared reference to '([^']+)'`)
 
 var noOverload = regexp.MustCompile(`^found no matching overload for '([^']+)' applied to '(?:([^']+)\.)?\(([^']*)\)'`)
 
@@ -75,8 +79,8 @@ func typeFault(issues *cel.Issues) error {
 	case m != nil:
 		f.Msg += fmt.Sprintf("%s does not take %s", operator(m[1]), strings.ReplaceAll(m[3], ", ", " and "))
 		f.Hint = "convert one with int(...) or string(...)"
-	case strings.HasPrefix(e.Message, "undeclared reference to"):
-		name := strings.Trim(strings.TrimSuffix(strings.TrimPrefix(e.Message, "undeclared reference to "), " (in container '')"), "'")
+	case undeclared.MatchString(e.Message):
+		name := undeclared.FindStringSubmatch(e.Message)[1]
 		f.Msg += "unknown function " + name
 		if n := nearest(name, functions()); n != "" {
 			f.Hint = "did you mean " + n + "?"

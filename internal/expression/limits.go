@@ -13,17 +13,19 @@ import (
 	"cel.dev/cel-go/interpreter"
 )
 
-// maxSteps bounds one "matches": bytes of the text times instructions of the pattern. RE2 takes that many steps at worst.
-const maxSteps = 256 << 10
+// maxSteps bounds "matches": bytes of the text times instructions of the pattern, which is how many steps RE2 takes at worst. On the fast
+// path it is for all of one evaluation; in cel for one call, and the cost limit for all.
+const maxSteps = 128 << 10
 
 // stepsPerCost is how many of those steps cost as much as one of cel's units.
-const stepsPerCost = 32
+const stepsPerCost = 8
 
 var errTooLong = fmt.Errorf("matches: the text is too long for this pattern")
 
-// match is "matches" on both paths.
-func (p *pattern) match(b []byte) (bool, error) {
-	if len(b)*p.size > maxSteps {
+// match is "matches" on the fast path.
+func (f *frame) match(p *pattern, b []byte) (bool, error) {
+	f.steps += len(b) * p.size
+	if f.steps > maxSteps {
 		return false, errTooLong
 	}
 	return p.re.Match(b), nil

@@ -12,6 +12,9 @@ import (
 
 // eval runs the program in cel's interpreter.
 func (p *Program) eval(x *exchange.Exchange) (ref.Val, error) {
+	if p.slow == nil {
+		return nil, fmt.Errorf("evaluating %q: it was compiled for kind %s and asked for another", p.source, p.kind)
+	}
 	v, _, err := p.slow.Eval(activation{x})
 	if err != nil {
 		return nil, fmt.Errorf("evaluating %q: %w", p.source, err)
