@@ -101,25 +101,21 @@ type run struct {
 	held  map[string]*upstream.Cluster
 	host  *ir.Host // whose routes are being compiled
 	sense bool     // that host is path-sensitive
-	cache map[*ir.Step]proxy.Step
+	cache map[*ir.Step]*compiled
 	kept  map[*ir.Host]*kept
 }
 
-// keep is what is noted about the host that is being compiled.
-func (r *run) keep() *kept {
-	k := r.kept[r.host]
-	if k == nil {
-		k = &kept{}
-		r.kept[r.host] = k
-	}
-	return k
+// compiled is a step and what it notes about each host that has it.
+type compiled struct {
+	step proxy.Step
+	kept
 }
 
 // Compile makes a snapshot of cfg, holding every cluster that cfg names until its Release. Faults are those of the whole
 // configuration, also of parts that were compiled earlier.
 func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	held := c.hold(cfg)
-	r := &run{Compiler: c, held: held.clusters, kept: map[*ir.Host]*kept{}}
+	r := &run{Compiler: c, held: held.clusters, cache: map[*ir.Step]*compiled{}, kept: map[*ir.Host]*kept{}}
 	table, unmatched := route.Build(c.table, cfg, r.route)
 	c.table = table
 	c.version++
@@ -129,7 +125,7 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	var exceptions []netip.Prefix
 	for _, l := range cfg.Listeners {
 		exceptions = append(exceptions, l.Backends...)
-		r.host, r.cache = nil, map[*ir.Step]proxy.Step{}
+		r.host = nil
 		p := compileListener(l)
 		p.Steps = r.stepsOf(l.Steps)
 		p.Counters = c.recorder.Listener(l.Key)
@@ -224,7 +220,8 @@ func object(s ir.Source) diag.Ref {
 // route compiles one route of a host that changed.
 func (r *run) route(h *ir.Host, c *ir.Route) *proxy.Route {
 	if r.host != h {
-		r.host, r.cache, r.sense = h, map[*ir.Step]proxy.Step{}, pathSensitive(h)
+		r.host = h
+		r.sense = r.pathSensitive(h)
 	}
 	p := &proxy.Route{Config: c, Host: h, Name: c.Name, Steps: r.stepsOf(c.Steps), PathSensitive: r.sense,
 		Counters: r.recorder.Route(c.Name, c.Source.Object())}
@@ -259,40 +256,67 @@ func (r *run) stepsOf(ss []*ir.Step) []proxy.Step {
 	}
 	out := make([]proxy.Step, 0, len(ss))
 	for _, s := range ss {
-		p, ok := r.cache[s]
-		if !ok {
-			p = r.step(s)
-			r.cache[s] = p
-		}
-		out = append(out, p)
+		out = append(out, r.compiled(s).step)
 	}
 	return out
 }
 
+// compiled is a step, compiled once in a run, and noted about the host that is being compiled.
+func (r *run) compiled(s *ir.Step) *compiled {
+	c := r.cache[s]
+	if c == nil {
+		c = r.step(s)
+		r.cache[s] = c
+	}
+	if len(c.faults)+len(c.lives)+len(c.identity) > 0 || c.certificate {
+		k := r.kept[r.host]
+		if k == nil {
+			k = &kept{}
+			r.kept[r.host] = k
+		}
+		k.add(&c.kept)
+	}
+	return c
+}
+
+// add notes what is not noted yet.
+func (k *kept) add(o *kept) {
+	k.faults = union(k.faults, o.faults)
+	k.lives = union(k.lives, o.lives)
+	k.identity = union(k.identity, o.identity)
+	k.certificate = k.certificate || o.certificate
+}
+
+func union[T comparable](a, b []T) []T {
+	for _, v := range b {
+		if !slices.Contains(a, v) {
+			a = append(a, v)
+		}
+	}
+	return a
+}
+
 // step compiles one step. A step that does not compile answers 503 policy_invalid in its place: what cannot be enforced
 // is not passed over.
-func (r *run) step(s *ir.Step) proxy.Step {
-	p := proxy.Step{Config: s}
+func (r *run) step(s *ir.Step) *compiled {
+	c := &compiled{step: proxy.Step{Config: s}}
 	if ph, ok := policy.ParsePhase(s.Phase); ok {
-		p.Phase = ph
+		c.step.Phase = ph
 	}
-	h, err := r.handler(s)
+	h, err := r.handler(s, c)
 	if err != nil {
-		r.note(s, err)
+		c.note(s, err)
 		h = r.invalid(err)
 	}
 	for _, name := range h.Identity {
-		k := r.keep()
-		k.identity = append(k.identity, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
+		c.identity = append(c.identity, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 	}
-	if h.ClientCertificate {
-		r.keep().certificate = true
-	}
-	p.Handler = h
-	return p
+	c.certificate = h.ClientCertificate
+	c.step.Handler = h
+	return c
 }
 
-func (r *run) handler(s *ir.Step) (policy.Handler, error) {
+func (r *run) handler(s *ir.Step, c *compiled) (policy.Handler, error) {
 	def, ok := r.steps[s.Name]
 	if !ok {
 		return policy.Handler{}, fmt.Errorf("no step is called %q", s.Name)
@@ -304,7 +328,7 @@ func (r *run) handler(s *ir.Step) (policy.Handler, error) {
 	env := r.env
 	env.Target, env.Refs = s.Target.String(), s.Refs
 	if env.Live != nil {
-		env.Live = opener{r}
+		env.Live = opener{&r.lives, &c.kept}
 	}
 	return spec.Compile(env)
 }
@@ -327,8 +351,8 @@ func (r *run) invalid(why error) policy.Handler {
 	return h
 }
 
-// note keeps what is wrong with a step, once for each host.
-func (r *run) note(s *ir.Step, err error) {
+// note keeps what is wrong with a step.
+func (k *kept) note(s *ir.Step, err error) {
 	src := s.Source()
 	for _, e := range flatten(err) {
 		f := diag.Fault{Object: object(src), Path: src.Field, Message: e.Error(), Reason: "Invalid"}
@@ -337,7 +361,6 @@ func (r *run) note(s *ir.Step, err error) {
 			f.Message, f.Hint = p.Msg, p.Hint
 			f.Path = diag.Join(f.Path, p.Path)
 		}
-		k := r.keep()
 		k.faults = append(k.faults, f)
 	}
 }
@@ -353,12 +376,17 @@ func flatten(err error) []error {
 	return []error{err}
 }
 
-// pathSensitive reports whether two routes of a host differ in the steps that guard it: then the spelling of a path could
-// lead around one of them.
-func pathSensitive(h *ir.Host) bool {
+// pathSensitive reports whether two routes of a host differ in the steps that guard it, or one of those reads the path: then the
+// spelling of a path could lead around it.
+func (r *run) pathSensitive(h *ir.Host) bool {
 	var first string
-	for i, r := range h.Routes {
-		g := guards(r)
+	for i, route := range h.Routes {
+		for _, s := range route.Steps {
+			if c := r.compiled(s); c.step.Phase <= policy.Limit && c.step.Handler.ReadsPath {
+				return true
+			}
+		}
+		g := guards(route)
 		if i == 0 {
 			first = g
 		} else if g != first {

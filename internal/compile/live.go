@@ -41,15 +41,15 @@ type live struct {
 	stop  context.CancelFunc
 }
 
-// opener is the LiveStore of one compilation: it notes which host opened what.
-type opener struct{ r *run }
+// opener is the LiveStore of one compilation: it notes which step opened what.
+type opener struct {
+	lives *lives
+	kept  *kept
+}
 
 func (o opener) Open(key string, open func() (any, func(policy.Work))) any {
-	l := o.r.lives.open(key, open)
-	k := o.r.keep()
-	if !slices.Contains(k.lives, l) {
-		k.lives = append(k.lives, l)
-	}
+	l := o.lives.open(key, open)
+	o.kept.lives = append(o.kept.lives, l)
 	return l.v
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
@@ -21,6 +22,8 @@ type Env struct {
 	Live   LiveStore
 	Call   Caller
 	Keys   KeyStore
+	// Country is the ISO 3166-1 code of an address's country, "" if it is not known; false: there is no database that could know. nil: likewise.
+	Country func(netip.Addr) (code string, ok bool)
 }
 
 // In returns an Env for what stands below a field: its Ref takes paths relative to that.

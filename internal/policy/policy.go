@@ -119,6 +119,8 @@ type Handler struct {
 	// Identity names the request header fields in which the step tells a backend who calls. On every route of the listener the
 	// client's own fields of these names are gone before the first hook runs, in every spelling, from trailers too.
 	Identity []string
+	// ReadsPath says that the decision can depend on the path: then odd spellings of one are refused on the whole host.
+	ReadsPath bool
 	// ClientCertificate says that the listener has to ask clients for a certificate, which they may decline.
 	ClientCertificate bool
 	// KeepsLength says that the data hooks return exactly as many bytes as they were given (they count, or check), so that the

@@ -188,11 +188,24 @@ func (p *pass) layers(parent diag.Ref, section string, route diag.Ref, rule stri
 
 // merge merges layers, field by field, and lowers what comes of it (GEP-713). Defaults: the innermost wins; overrides: the
 // outermost, over all defaults; where a step can merge, it says how. A step that cannot runs once for each layer. One policy with a fault
-// closes what it reaches.
+// closes what it reaches. What many routes have in common, a Gateway's policies, is made once in a run.
 func (p *pass) merge(layers []layer) []lowered {
 	if len(layers) == 0 {
 		return nil
 	}
+	key := fmt.Sprint(len(layers))
+	for _, l := range layers {
+		key += fmt.Sprintf(" %p %d", l.attached, l.level)
+	}
+	out, done := p.merged[key]
+	if !done {
+		out = p.mergeLayers(layers)
+		p.merged[key] = out
+	}
+	return slices.Clone(out)
+}
+
+func (p *pass) mergeLayers(layers []layer) []lowered {
 	var out []lowered
 	for _, l := range layers {
 		if len(l.Invalid) > 0 {

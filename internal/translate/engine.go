@@ -161,7 +161,7 @@ func (e *engine) touched(r objects.Read) {
 // run redoes what is queued, in the order of the kinds.
 func (e *engine) run(t *Translator, s *objects.Store) {
 	e.news = map[topic]any{}
-	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}}
+	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}, merged: map[string][]lowered{}}
 	p.view = s.View(func(r objects.Read) { p.reads[r] = struct{}{} })
 	for k := range e.queue {
 		for len(e.queue[k]) > 0 {
@@ -185,7 +185,9 @@ type pass struct {
 	reads map[objects.Read]struct{}
 	heard map[topic]struct{}
 	said  map[topic]any
-	gone  bool // what the unit is about is not there any more
+	// merged are the steps of sets of layers, by what is in them.
+	merged map[string][]lowered
+	gone   bool // what the unit is about is not there any more
 }
 
 func (e *engine) redo(p *pass, u *unit) {

@@ -5,6 +5,7 @@ package builtin
 import (
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authz"
 	"github.com/gatehouse-io/gatehouse/internal/policy/cors"
 	"github.com/gatehouse-io/gatehouse/internal/policy/directresponse"
 	"github.com/gatehouse-io/gatehouse/internal/policy/errorpages"
@@ -27,6 +28,7 @@ func Steps() []policy.Step {
 		cors.Step(), // a preflight has no body and no credentials: it is answered before those are looked at
 		size.Step(),
 		authn.Step(),
+		authz.Step(),
 		// transform request
 		headers.Request(),
 		rewrite.Step(),
