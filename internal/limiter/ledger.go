@@ -1,0 +1,162 @@
+package limiter
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"sync/atomic"
+	"time"
+)
+
+// Delta is what one process counted in a window.
+type Delta struct {
+	Key     Key
+	Start   time.Time // of the window
+	Expires time.Time // its end: nobody asks for it afterwards
+	N       int64     // may be negative, after refunds
+}
+
+// Total is what all processes counted in a window.
+type Total struct {
+	Key     Key
+	Start   time.Time
+	Expires time.Time // not needed in what Add returns
+	Count   int64
+}
+
+// Ledger keeps counts of quotas for ever and for all processes. The limiter calls it from one goroutine.
+type Ledger interface {
+	// Load yields every window that is not over. It is called once, and again after a second if it yields an error.
+	Load(ctx context.Context) iter.Seq2[Total, error]
+	// Add adds deltas, all or none, and returns the totals then, in any order. After an error the same deltas come again, with what was
+	// counted meanwhile: an Add that fails must have added nothing. It gives up when ctx ends.
+	Add(ctx context.Context, deltas []Delta) ([]Total, error)
+}
+
+const (
+	ledgerBatch   = 4096 // deltas at most in one Add
+	ledgerTimeout = 10 * time.Second
+)
+
+// ledgerKeeper tells a ledger what was counted.
+type ledgerKeeper struct {
+	ledger Ledger
+	every  time.Duration
+	err    atomic.Pointer[error]
+}
+
+func newLedgerKeeper(o Options) *ledgerKeeper {
+	return &ledgerKeeper{ledger: o.Ledger, every: min(cmp.Or(o.FlushEvery, 500*time.Millisecond), time.Second)}
+}
+
+func (k *ledgerKeeper) run(l *Limiter) {
+	for !k.load(l) {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+	t := time.NewTicker(k.every)
+	defer t.Stop()
+	var kept []Delta
+	for {
+		select {
+		case <-l.ctx.Done():
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			for {
+				if kept = k.flush(ctx, l, kept); len(kept) > 0 || !l.owes() {
+					return
+				}
+			}
+		case <-t.C:
+			ctx, cancel := context.WithTimeout(l.ctx, ledgerTimeout)
+			kept = k.flush(ctx, l, kept)
+			cancel()
+		}
+	}
+}
+
+// load reads all windows once. Those of keys that were used meanwhile are added, others wait for their key.
+func (k *ledgerKeeper) load(l *Limiter) bool {
+	var all []Total
+	for t, err := range k.ledger.Load(l.ctx) {
+		if err != nil {
+			k.err.Store(&err)
+			return false
+		}
+		all = append(all, t)
+	}
+	for _, t := range all {
+		s := &l.shards[t.Key.shard()]
+		s.mu.Lock()
+		if e := s.find(t.Key); e != nil && e.end == t.Expires.Unix() {
+			e.count += t.Count
+		} else {
+			if s.loaded == nil {
+				s.loaded = map[Key]Total{}
+			}
+			if t.Start.After(s.loaded[t.Key].Start) {
+				s.loaded[t.Key] = t
+			}
+		}
+		s.mu.Unlock()
+	}
+	k.err.Store(new(error))
+	return true
+}
+
+// owes says whether something was not told yet.
+func (l *Limiter) owes() bool {
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		n := len(s.pending) + len(s.late)
+		s.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// flush adds what was counted, and returns the deltas that are to be tried again.
+func (k *ledgerKeeper) flush(ctx context.Context, l *Limiter, deltas []Delta) []Delta {
+	for {
+		more := 0
+		if len(deltas) < ledgerBatch {
+			reports := l.collect(nil, false, l.nanos(time.Now()), ledgerBatch-len(deltas))
+			more = len(reports)
+			for i := range reports {
+				r := &reports[i]
+				if r.quota != 0 {
+					deltas = append(deltas, Delta{Key: r.key, Start: time.Unix(r.start, 0), Expires: time.Unix(r.end, 0), N: r.quota})
+				}
+			}
+		}
+		if len(deltas) == 0 {
+			return nil
+		}
+		totals, err := k.ledger.Add(ctx, deltas)
+		k.err.Store(&err)
+		if err != nil {
+			return deltas
+		}
+		newest := make(map[Key]*Delta, len(deltas))
+		for i := range deltas {
+			if d := newest[deltas[i].Key]; d == nil || d.Start.Before(deltas[i].Start) {
+				newest[deltas[i].Key] = &deltas[i]
+			}
+		}
+		for _, t := range totals {
+			if d := newest[t.Key]; d != nil && d.Start.Equal(t.Start) {
+				l.learn(t.Key, d.Expires.Unix(), t.Count)
+			}
+		}
+		deltas = deltas[:0]
+		if more < ledgerBatch {
+			return nil
+		}
+	}
+}
