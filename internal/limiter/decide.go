@@ -9,44 +9,63 @@ import (
 // Decide answers asks[i] in out[i], which must be as long, and reports whether all passed. If so all are counted, else none.
 // It never waits. Limits that are Shared are decided by what the store said last, Strict ones too.
 func (l *Limiter) Decide(now time.Time, asks []Ask, out []Answer) bool {
-	return l.decide(now, asks, out, false)
+	b := batch{l: l, now: now, ns: l.nanos(now), down: l.down()}
+	return b.decide(asks, out)
 }
 
-// decide is Decide; with strict, rates and quota of strict limits are left to the store, and only their concurrency is taken.
-func (l *Limiter) decide(now time.Time, asks []Ask, out []Answer, strict bool) bool {
-	b := batch{l: l, now: now, ns: l.nanos(now), down: l.down()}
+// scope is which parts of a batch are decided here.
+type scope uint8
+
+const (
+	whole   scope = iota
+	ours          // all but the rates and quotas of strict limits, which the store is asked for
+	without       // only those, as the store did not answer
+)
+
+// decide answers and counts.
+func (b *batch) decide(asks []Ask, out []Answer) bool {
 	b.lock(asks)
 	allowed := true
 	for i := range asks {
-		out[i] = b.check(asks, i, strict)
+		if b.scope != without || asks[i].strict() {
+			out[i] = b.check(asks, i)
+		}
 		allowed = allowed && out[i].Allowed
 	}
 	for i := range asks {
 		a := &asks[i]
-		s := &l.shards[a.Key.shard()]
-		s.decisions++
+		if b.scope == without && !a.strict() {
+			continue
+		}
+		s := &b.l.shards[a.Key.shard()]
+		if b.scope != ours || !a.strict() || !out[i].Allowed {
+			s.decisions++
+		}
 		switch {
 		case !out[i].Allowed:
 			b.refused(s, a, &out[i])
 		case allowed && !a.Peek:
-			b.take(s, a, &out[i], strict)
+			b.take(s, a, &out[i])
 		}
 	}
 	b.unlock()
 	if b.wake {
-		l.store.wake()
+		b.l.wake()
 	}
 	return allowed
 }
 
+func (a *Ask) strict() bool { return a.Limit.Shared && a.Limit.Strict }
+
 // batch is one call: its shards are locked in their order, so that two batches never wait for each other.
 type batch struct {
-	l    *Limiter
-	now  time.Time
-	ns   int64
-	mask uint64 // shards that are locked
-	down bool   // no store, or its breaker is open
-	wake bool   // the store is to be told something
+	l     *Limiter
+	now   time.Time
+	ns    int64
+	scope scope
+	mask  uint64 // shards that are locked
+	down  bool   // no store, or its breaker is open
+	wake  bool   // the store is to be told something
 }
 
 func (b *batch) lock(asks []Ask) {
@@ -65,7 +84,7 @@ func (b *batch) unlock() {
 }
 
 // check answers asks[i] and counts nothing. Earlier asks of the batch for the same key count as taken.
-func (b *batch) check(asks []Ask, i int, strict bool) Answer {
+func (b *batch) check(asks []Ask, i int) Answer {
 	a := &asks[i]
 	s := &b.l.shards[a.Key.shard()]
 	var prior, priorFlight int64
@@ -81,11 +100,11 @@ func (b *batch) check(asks []Ask, i int, strict bool) Answer {
 	switch {
 	case lim.Shared && b.down && lim.OnFailure == Deny:
 		return Answer{RetryAfter: time.Second, Rate: ByStore, Degraded: true}
-	case lim.Shared && b.down && lim.OnFailure == Allow, strict && lim.Shared && lim.Strict:
+	case lim.Shared && b.down && lim.OnFailure == Allow, b.scope == ours && a.strict():
 	default:
 		b.parts(s, e, a, prior, &y)
 	}
-	if lim.Concurrency > 0 {
+	if lim.Concurrency > 0 && b.scope != without {
 		if e != nil {
 			priorFlight += int64(e.flight)
 		}
@@ -171,17 +190,13 @@ func (b *batch) fit(e *entry, lim *Limit, g int) {
 }
 
 // take counts an ask that passed.
-func (b *batch) take(s *shard, a *Ask, out *Answer, strict bool) {
+func (b *batch) take(s *shard, a *Ask, out *Answer) {
 	lim := a.Limit
-	counted := !(strict && lim.Shared && lim.Strict)
-	if counted {
-		if lim.Shared && b.down && lim.OnFailure == Allow {
-			b.count(s, a, max(a.Cost, 0), false) // the quota is what somebody pays for; a rate is over when the store is back
-		} else {
-			b.count(s, a, max(a.Cost, 0), true)
-		}
+	if b.scope != ours || !a.strict() {
+		// Of what passes for want of a store only the quota is counted: somebody may pay for it. A rate is over when the store is back.
+		b.count(s, a, max(a.Cost, 0), !(lim.Shared && b.down && lim.OnFailure == Allow))
 	}
-	if lim.Concurrency > 0 {
+	if lim.Concurrency > 0 && b.scope != without {
 		rates, q := lim.group(0)
 		e, _ := s.touch(a.Key, shape(rates, q), b.ns)
 		e.flight++
@@ -236,11 +251,11 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 		} else if half {
 			due = b.ns + urgent
 		}
+		moved := n
 		if !rates {
-			s.pend(b, a, 0, n, end, due, true)
-		} else {
-			s.pend(b, a, n, n, end, due, true)
+			moved = 0
 		}
+		s.pend(b, a, moved, n, end, due, true)
 		b.wake = true
 	case lim.Quota != nil && b.l.ledger != nil:
 		s.pend(b, a, 0, n, end, 0, false)
@@ -282,7 +297,7 @@ func (l *Limiter) adjust(now time.Time, a *Ask, n int64) {
 	b.count(s, a, n, true)
 	s.mu.Unlock()
 	if b.wake {
-		l.store.wake()
+		l.wake()
 	}
 }
 

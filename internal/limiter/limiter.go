@@ -98,6 +98,7 @@ type Limiter struct {
 	ctx    context.Context
 	tasks  sync.WaitGroup
 	once   sync.Once // starts the store's goroutine
+	begun  atomic.Bool
 
 	shared      atomic.Int64 // keys with something to tell the store
 	storeErrors atomic.Uint64
