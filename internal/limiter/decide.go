@@ -230,6 +230,7 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 		}
 	}
 	var start, end int64
+	left := int64(math.MaxInt64)
 	if q := lim.Quota; q != nil {
 		group, _ := lim.group(0)
 		e, m := s.touch(a.Key, shape(group, q), b.ns)
@@ -240,8 +241,7 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 			e.count = s.takeLoaded(a.Key, start)
 		}
 		e.count = max(e.count+n, 0)
-		end = e.end
-		half = half || (q.Limit-e.count)*8 < q.Limit
+		end, left = e.end, q.Limit-e.count
 	}
 	switch {
 	case lim.Shared && b.l.store != nil:
@@ -255,7 +255,10 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 		if !rates {
 			moved = 0
 		}
-		s.pend(b, a, moved, n, end, due, true)
+		// What passes too much of a quota is never made up for: the nearer its end, the sooner all are told.
+		if p := s.pend(b, a, moved, n, end, due, true); p != nil && p.quota > left/16 {
+			p.due = b.ns
+		}
 		b.wake = true
 	case lim.Quota != nil && b.l.ledger != nil:
 		s.pend(b, a, 0, n, end, 0, false)

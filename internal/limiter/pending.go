@@ -27,13 +27,13 @@ type report struct {
 	start int64 // of the window
 }
 
-// pend notes that events were counted; key and window are the ask's.
-func (s *shard) pend(b *batch, a *Ask, rates, quota, end, due int64, shared bool) {
+// pend notes that events were counted under the ask's key, in the window that ends at end. It is nil if there are too many such keys.
+func (s *shard) pend(b *batch, a *Ask, rates, quota, end, due int64, shared bool) *pend {
 	p := s.pending[a.Key]
 	if p == nil {
 		if len(s.pending) >= s.limit {
 			s.evicted++ // the store has been away for long
-			return
+			return nil
 		}
 		if n := len(s.free); n > 0 {
 			p, s.free = s.free[n-1], s.free[:n-1]
@@ -59,6 +59,7 @@ func (s *shard) pend(b *batch, a *Ask, rates, quota, end, due int64, shared bool
 	p.limit, p.end, p.due = a.Limit, end, min(p.due, due)
 	p.rates += rates
 	p.quota += quota
+	return p
 }
 
 func (s *shard) report(key Key, p *pend) report {

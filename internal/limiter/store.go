@@ -243,8 +243,8 @@ func (l *Limiter) adopt(key Key, lim *Limit, us []int64, end, total int64) {
 		return
 	}
 	group, q := lim.group(0)
-	e, made := s.touch(key, shape(group, q), b.ns)
-	if made {
+	e, _ := s.touch(key, shape(group, q), b.ns)
+	if e.windowOver(b.ns) {
 		e.end = end
 	}
 	if e.end == end {
