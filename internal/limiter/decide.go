@@ -9,7 +9,7 @@ import (
 // Decide answers asks[i] in out[i], which must be as long, and reports whether all passed. If so all are counted, else none.
 // It never waits. Limits that are Shared are decided by what the store said last, Strict ones too.
 func (l *Limiter) Decide(now time.Time, asks []Ask, out []Answer) bool {
-	b := batch{l: l, now: now, ns: l.nanos(now), down: l.down()}
+	b := batch{l: l, now: now, instant: l.instant(now), down: l.down()}
 	return b.decide(asks, out)
 }
 
@@ -59,9 +59,9 @@ func (a *Ask) strict() bool { return a.Limit.Shared && a.Limit.Strict }
 
 // batch is one call: its shards are locked in their order, so that two batches never wait for each other.
 type batch struct {
-	l     *Limiter
-	now   time.Time
-	ns    int64
+	l   *Limiter
+	now time.Time
+	instant
 	scope scope
 	mask  uint64 // shards that are locked
 	down  bool   // no store, or its breaker is open
@@ -142,14 +142,14 @@ func (b *batch) parts(s *shard, e *entry, a *Ask, prior int64, y *tally) {
 		b.fit(e, lim, 0)
 	}
 	var count, end int64
-	if e != nil && !e.windowOver(b.ns) {
+	if e != nil && !e.windowOver(b.instant) {
 		count, end = e.count, e.end
 	} else {
 		var start int64
 		start, end = lim.Quota.Window.bounds(b.now, lim.Quota.Zone)
 		count = s.loadedCount(a.Key, start)
 	}
-	y.add(lim.Quota.ask(count, end, b.ns, prior, cost))
+	y.add(lim.Quota.ask(count, end, b.wall, prior, cost))
 }
 
 // group is the part of a limit that the entry under Key.sub(g) holds.
@@ -182,11 +182,12 @@ func (b *batch) fit(e *entry, lim *Limit, g int) {
 			e.at[i] = 0
 		}
 	}
-	if q == nil {
-		e.count, e.end = 0, 0
-	} else if _, end := q.Window.bounds(b.now, q.Zone); end != e.end {
-		e.count, e.end = 0, end
+	if q != nil {
+		if _, end := q.Window.bounds(b.now, q.Zone); end == e.end {
+			return
+		}
 	}
+	e.count, e.end = 0, 0
 }
 
 // take counts an ask that passed.
@@ -198,7 +199,7 @@ func (b *batch) take(s *shard, a *Ask, out *Answer) {
 	}
 	if lim.Concurrency > 0 && b.scope != without {
 		rates, q := lim.group(0)
-		e, _ := s.touch(a.Key, shape(rates, q), b.ns)
+		e, _ := s.touch(a.Key, shape(rates, q), b.instant)
 		e.flight++
 		if len(lim.Rates) == 0 && lim.Quota == nil {
 			out.Remaining = max(out.Remaining-1, 0)
@@ -215,7 +216,7 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 	made, half := false, false
 	for i := 0; rates && i < len(lim.Rates); i += 2 {
 		group, q := lim.group(i / 2)
-		e, m := s.touch(a.Key.sub(i/2), shape(group, q), b.ns)
+		e, m := s.touch(a.Key.sub(i/2), shape(group, q), b.instant)
 		b.fit(e, lim, i/2)
 		made = made || m
 		for j := range group {
@@ -233,10 +234,10 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 	left := int64(math.MaxInt64)
 	if q := lim.Quota; q != nil {
 		group, _ := lim.group(0)
-		e, m := s.touch(a.Key, shape(group, q), b.ns)
+		e, m := s.touch(a.Key, shape(group, q), b.instant)
 		b.fit(e, lim, 0)
 		made = made || m
-		if e.end == 0 || e.windowOver(b.ns) {
+		if e.end == 0 || e.windowOver(b.instant) {
 			start, e.end = q.Window.bounds(b.now, q.Zone)
 			e.count = s.takeLoaded(a.Key, start)
 		}
@@ -257,7 +258,7 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 		}
 		// What passes too much of a quota is never made up for: the nearer its end, the sooner all are told.
 		if p := s.pend(b, a, moved, n, end, due, true); p != nil && p.quota > left/16 {
-			p.due = b.ns
+			p.due, s.due = b.ns, min(s.due, b.ns)
 		}
 		b.wake = true
 	case lim.Quota != nil && b.l.ledger != nil:
@@ -294,7 +295,7 @@ func (l *Limiter) Charge(now time.Time, a Ask) { l.adjust(now, &a, max(a.Cost, 0
 func (l *Limiter) Refund(now time.Time, a Ask) { l.adjust(now, &a, -max(a.Cost, 0)) }
 
 func (l *Limiter) adjust(now time.Time, a *Ask, n int64) {
-	b := batch{l: l, now: now, ns: l.nanos(now)}
+	b := batch{l: l, now: now, instant: l.instant(now)}
 	s := &l.shards[a.Key.shard()]
 	s.mu.Lock()
 	b.count(s, a, n, true)

@@ -321,7 +321,7 @@ func TestTableAgainstMap(t *testing.T) {
 					}
 				}
 			} else {
-				e, _ := s.touch(k, 1, 0)
+				e, _ := s.touch(k, 1, instant{})
 				e.at[0], model[k] = int64(n)+1, int64(n)+1
 			}
 			if s.n != len(model) {

@@ -42,6 +42,7 @@ const (
 type ledgerKeeper struct {
 	ledger Ledger
 	every  time.Duration
+	turn   int // the shard to begin with
 	err    atomic.Pointer[error]
 }
 
@@ -64,12 +65,9 @@ func (k *ledgerKeeper) run(l *Limiter) {
 		select {
 		case <-l.ctx.Done():
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			for {
-				if kept = k.flush(ctx, l, kept); len(kept) > 0 || !l.owes() {
-					return
-				}
-			}
+			k.flush(ctx, l, kept)
+			cancel()
+			return
 		case <-t.C:
 			ctx, cancel := context.WithTimeout(l.ctx, ledgerTimeout)
 			kept = k.flush(ctx, l, kept)
@@ -107,27 +105,11 @@ func (k *ledgerKeeper) load(l *Limiter) bool {
 	return true
 }
 
-// owes says whether something was not told yet.
-func (l *Limiter) owes() bool {
-	for i := range l.shards {
-		s := &l.shards[i]
-		s.mu.Lock()
-		n := len(s.pending) + len(s.late)
-		s.mu.Unlock()
-		if n > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // flush adds what was counted, and returns the deltas that are to be tried again.
 func (k *ledgerKeeper) flush(ctx context.Context, l *Limiter, deltas []Delta) []Delta {
 	for {
-		more := 0
 		if len(deltas) < ledgerBatch {
-			reports := l.collect(nil, false, l.nanos(time.Now()), ledgerBatch-len(deltas))
-			more = len(reports)
+			reports := l.collect(nil, &k.turn, false, l.nanos(time.Now()), ledgerBatch-len(deltas))
 			for i := range reports {
 				r := &reports[i]
 				if r.quota != 0 {
@@ -154,9 +136,9 @@ func (k *ledgerKeeper) flush(ctx context.Context, l *Limiter, deltas []Delta) []
 				l.learn(t.Key, d.Expires.Unix(), t.Count)
 			}
 		}
-		deltas = deltas[:0]
-		if more < ledgerBatch {
+		if len(deltas) < ledgerBatch {
 			return nil
 		}
+		deltas = deltas[:0]
 	}
 }

@@ -145,6 +145,7 @@ type Stats struct {
 	StoreErrors uint64   // calls of the store that failed or took too long
 	StoreOpen   bool     // the breaker is open: the store is not asked
 	Evicted     uint64   // entries dropped because there were too many
+	StoreError  string   // why the last of them failed, while the breaker is open
 	LedgerError string   // why the last flush or load failed; "": it did not
 }
 
@@ -162,6 +163,11 @@ func (l *Limiter) Stats() Stats {
 		s.Refusals.Concurrency += h.refusals.Concurrency
 		s.Refusals.Store += h.refusals.Store
 		h.mu.Unlock()
+	}
+	if s.StoreOpen {
+		if err := l.store.err.Load(); err != nil {
+			s.StoreError = (*err).Error()
+		}
 	}
 	if l.ledger != nil {
 		if err := l.ledger.err.Load(); err != nil && *err != nil {

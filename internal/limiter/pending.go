@@ -1,6 +1,9 @@
 package limiter
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // How long what was counted under a shared limit waits at most until the store is told: while more than half of the limit is left, and
 // below that. What other processes count is learnt by the same call, so this bounds how old the picture is that Decide works with.
@@ -57,6 +60,7 @@ func (s *shard) pend(b *batch, a *Ask, rates, quota, end, due int64, shared bool
 		}
 	}
 	p.limit, p.end, p.due = a.Limit, end, min(p.due, due)
+	s.due = min(s.due, p.due)
 	p.rates += rates
 	p.quota += quota
 	return p
@@ -70,38 +74,50 @@ func (s *shard) report(key Key, p *pend) report {
 	return r
 }
 
-// collect moves what is due for the store (or for the ledger) out of the shard, until there are max reports.
-func (l *Limiter) collect(to []report, shared bool, now int64, most int) []report {
-	for i := range l.shards {
-		s := &l.shards[i]
+// collect moves what is due for the store (or for the ledger) out of the shards, until there are most reports. It begins with shard turn,
+// and leaves there where to go on, so that none waits longer than the others.
+func (l *Limiter) collect(to []report, turn *int, shared bool, due int64, most int) []report {
+	for range l.shards {
+		s := &l.shards[*turn]
 		s.mu.Lock()
-		kept := s.late[:0]
-		for _, r := range s.late {
-			if r.shared == shared && len(to) < most {
-				to = append(to, r)
-			} else {
-				kept = append(kept, r)
-			}
-		}
-		s.late = kept
-		for k, p := range s.pending {
-			if len(to) >= most {
-				break
-			}
-			if p.shared == shared && p.due <= now {
-				to = append(to, s.report(k, p))
-				delete(s.pending, k)
-				s.free = append(s.free, p)
-			}
-		}
+		to = s.collect(to, shared, due, most)
 		s.mu.Unlock()
 		if len(to) >= most {
 			break
 		}
+		*turn = (*turn + 1) % shardCount
 	}
 	if shared {
 		l.shared.Add(-int64(len(to)))
 	}
+	return to
+}
+
+func (s *shard) collect(to []report, shared bool, due int64, most int) []report {
+	kept := s.late[:0]
+	for _, r := range s.late {
+		if r.shared == shared && len(to) < most {
+			to = append(to, r)
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	s.late = kept
+	if s.due > due {
+		return to
+	}
+	next := int64(math.MaxInt64)
+	for k, p := range s.pending {
+		switch {
+		case p.shared == shared && p.due <= due && len(to) < most:
+			to = append(to, s.report(k, p))
+			delete(s.pending, k)
+			s.free = append(s.free, p)
+		default:
+			next = min(next, p.due)
+		}
+	}
+	s.due = next
 	return to
 }
 

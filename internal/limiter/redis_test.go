@@ -17,7 +17,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain ignores a pause of the client of a cluster, which ends by itself within a second after Close.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+}
 
 // server is a real redis-server on loopback, ended with the test.
 type server struct {
@@ -313,7 +316,7 @@ func TestReportTwice(t *testing.T) {
 	again.store.outbox = []report{{pend: pend{limit: a.Limit, shared: true, rates: 7, quota: 7, end: end}, start: start}}
 	again.store.connect(again)
 	defer (*again.store.client.Load()).Close()
-	again.store.tell(t.Context(), again, again.nanos(time.Now()))
+	again.store.tell(t.Context(), again, false)
 	if len(again.store.outbox) != 0 {
 		t.Fatal("the batch was not taken")
 	}
@@ -323,6 +326,27 @@ func TestReportTwice(t *testing.T) {
 	e := again.shards[0].find(a.Key)
 	if owed := time.Duration(e.at[0] - again.nanos(time.Now())); owed > 7*36*time.Second || owed < 6*36*time.Second || e.count != 7 {
 		t.Errorf("learnt: %v owed and %d used, want 7*36s and 7", owed, e.count)
+	}
+}
+
+// TestCloseTells: what was counted right before Close is told.
+func TestCloseTells(t *testing.T) {
+	s := redisServer(t)
+	lim := &Limit{Rates: []Rate{{Limit: 1000, Period: time.Hour}}, Shared: true}
+	l := s.process(Options{})
+	out := make([]Answer, 1)
+	ask := []Ask{{Limit: lim, Cost: 1}}
+	l.Decide(time.Now(), ask, out)
+	eventually(t, "the first ask is told", func() bool { return l.shared.Load() == 0 })
+	for range 9 {
+		l.Decide(time.Now(), ask, out)
+	}
+	l.Close()
+	peek := *lim
+	peek.Strict = true
+	other := s.process(Options{})
+	if other.DecideStrict(t.Context(), time.Now(), []Ask{{Limit: &peek, Peek: true}}, out); out[0].Remaining != 990 || out[0].Degraded {
+		t.Errorf("%+v, want 990 left", out[0])
 	}
 }
 

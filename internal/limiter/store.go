@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,10 +38,12 @@ type store struct {
 	once      sync.Once
 	open      atomic.Bool
 	failed    atomic.Int32
+	err       atomic.Pointer[error] // of the last call that failed
 	waiting   atomic.Int32
 	bell      chan struct{}
 
 	batch  uint64
+	turn   int      // the shard to begin with
 	outbox []report // the batch that is being told; it is told again until the store has answered
 }
 
@@ -79,6 +82,7 @@ func (s *store) done(l *Limiter, err error) {
 		return
 	}
 	l.storeErrors.Add(1)
+	s.err.Store(&err)
 	if s.failed.Add(1) >= breakAfter && !s.open.Swap(true) {
 		l.wake()
 	}
@@ -96,8 +100,9 @@ func (s *store) run(l *Limiter) {
 			s.pause(l, probeEvery)
 			s.probe(l)
 		case l.shared.Load() > 0 || len(s.outbox) > 0:
-			s.tell(l.ctx, l, l.nanos(time.Now()))
-			s.pause(l, cycle)
+			if !s.tell(l.ctx, l, false) {
+				s.pause(l, cycle)
+			}
 		default:
 			select {
 			case <-l.ctx.Done():
@@ -121,6 +126,7 @@ func (s *store) connect(l *Limiter) bool {
 	c, err := rueidis.NewClient(s.redis.options())
 	if err != nil {
 		l.storeErrors.Add(1)
+		s.err.Store(&err)
 		s.open.Store(true)
 		return false
 	}
@@ -138,6 +144,7 @@ func (s *store) probe(l *Limiter) {
 	defer cancel()
 	if err := c.Do(ctx, c.B().Ping().Build()).Error(); err != nil {
 		l.storeErrors.Add(1)
+		s.err.Store(&err)
 		return
 	}
 	s.failed.Store(0)
@@ -147,11 +154,16 @@ func (s *store) probe(l *Limiter) {
 // patience is how long what nobody waits for may take.
 func (s *store) patience() time.Duration { return max(5*s.timeout, 100*time.Millisecond) }
 
-// tell reports what is due at now and learns what others counted.
-func (s *store) tell(ctx context.Context, l *Limiter, now int64) {
+// tell reports what is due (or all) and learns what others counted. It is true if there may be more.
+func (s *store) tell(ctx context.Context, l *Limiter, all bool) bool {
+	now := l.nanos(time.Now())
 	if len(s.outbox) == 0 {
-		if s.outbox = l.collect(s.outbox, true, now, reportBatch); len(s.outbox) == 0 {
-			return
+		due := now
+		if all {
+			due = math.MaxInt64
+		}
+		if s.outbox = l.collect(s.outbox, &s.turn, true, due, reportBatch); len(s.outbox) == 0 {
+			return false
 		}
 		s.batch++
 	}
@@ -166,10 +178,13 @@ func (s *store) tell(ctx context.Context, l *Limiter, now int64) {
 		err = l.adoptAll(s.outbox, v)
 	}
 	s.done(l, err)
-	if err == nil {
-		clear(s.outbox)
-		s.outbox = s.outbox[:0]
+	if err != nil {
+		return false
 	}
+	full := len(s.outbox) == reportBatch
+	clear(s.outbox)
+	s.outbox = s.outbox[:0]
+	return full
 }
 
 // finish tells the rest, if the store is there, and closes.
@@ -182,7 +197,7 @@ func (s *store) finish(l *Limiter) {
 	defer cancel()
 	for !s.open.Load() && ctx.Err() == nil && (l.shared.Load() > 0 || len(s.outbox) > 0) {
 		failed := s.failed.Load()
-		if s.tell(ctx, l, never*2); s.failed.Load() > failed {
+		if s.tell(ctx, l, true); s.failed.Load() > failed {
 			break
 		}
 	}
@@ -214,7 +229,7 @@ func (l *Limiter) adoptAll(reports []report, v []int64) error {
 // is full, and the total of the window that ends at end (below 0: none).
 func (l *Limiter) adopt(key Key, lim *Limit, us []int64, end, total int64) {
 	now := time.Now()
-	b := batch{l: l, now: now, ns: l.nanos(now)}
+	b := batch{l: l, now: now, instant: l.instant(now)}
 	s := &l.shards[key.shard()]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,7 +242,7 @@ func (l *Limiter) adopt(key Key, lim *Limit, us []int64, end, total int64) {
 		sh := shape(group, q)
 		e := s.find(key.sub(g))
 		if e == nil {
-			e, _ = s.touch(key.sub(g), sh, b.ns)
+			e, _ = s.touch(key.sub(g), sh, b.instant)
 		}
 		if e.shape != sh {
 			continue // the limit was changed meanwhile
@@ -243,8 +258,8 @@ func (l *Limiter) adopt(key Key, lim *Limit, us []int64, end, total int64) {
 		return
 	}
 	group, q := lim.group(0)
-	e, _ := s.touch(key, shape(group, q), b.ns)
-	if e.windowOver(b.ns) {
+	e, _ := s.touch(key, shape(group, q), b.instant)
+	if e.windowOver(b.instant) {
 		e.end = end
 	}
 	if e.end == end {

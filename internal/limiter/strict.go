@@ -25,13 +25,13 @@ func (l *Limiter) DecideStrict(ctx context.Context, now time.Time, asks []Ask, o
 	if n == 0 || l.down() {
 		return l.Decide(now, asks, out)
 	}
-	b := batch{l: l, now: now, ns: l.nanos(now), scope: ours}
+	b := batch{l: l, now: now, instant: l.instant(now), scope: ours}
 	if !b.decide(asks, out) {
 		return false
 	}
 	allowed, err := l.askStore(ctx, now, asks, out)
 	if err != nil {
-		b := batch{l: l, now: now, ns: l.nanos(now), scope: without, down: true}
+		b := batch{l: l, now: now, instant: l.instant(now), scope: without, down: true}
 		allowed = b.decide(asks, out)
 	}
 	if !allowed {
@@ -112,7 +112,6 @@ func (l *Limiter) readAnswers(now time.Time, asks []Ask, out []Answer, v []int64
 	}
 	allowed := v[0] == 1
 	v = v[1:]
-	ns := l.nanos(now)
 	for i := range asks {
 		a := &asks[i]
 		if !a.strict() {
@@ -140,7 +139,7 @@ func (l *Limiter) readAnswers(now time.Time, asks []Ask, out []Answer, v []int64
 				return false, errAnswer
 			}
 			_, end = q.Window.bounds(now, q.Zone)
-			y.add(q.ask(v[0], end, ns, 0, max(a.Cost, 0)))
+			y.add(q.ask(v[0], end, now.UnixNano(), 0, max(a.Cost, 0)))
 			total = v[0]
 			v = v[1:]
 		}

@@ -23,12 +23,24 @@ type entry struct {
 	shape  uint32 // of the limit that it counts for
 }
 
-func (e *entry) point(i int) point         { return point{e.at[i&1], e.rem[i&1]} }
-func (e *entry) set(i int, t point)        { e.at[i&1], e.rem[i&1] = t.at, t.rem }
-func (e *entry) dead(now int64) bool       { return e.flight == 0 && e.horizon() <= now }
-func (e *entry) windowOver(now int64) bool { return e.end*1e9 <= now }
+func (e *entry) point(i int) point  { return point{e.at[i&1], e.rem[i&1]} }
+func (e *entry) set(i int, t point) { e.at[i&1], e.rem[i&1] = t.at, t.rem }
 
-// horizon is when the entry holds nothing any more, if nobody comes.
+func (e *entry) dead(at instant) bool {
+	return e.flight == 0 && max(e.at[0], e.at[1]) <= at.ns && (e.count == 0 || e.windowOver(at))
+}
+
+func (e *entry) windowOver(at instant) bool { return e.end*1e9 <= at.wall }
+
+// instant is a time in ns since 1970, twice: by the monotonic clock, for rates, and by the one on the wall, for windows. They
+// part when the wall's is set.
+type instant struct{ ns, wall int64 }
+
+func (l *Limiter) instant(now time.Time) instant {
+	return instant{ns: l.nanos(now), wall: now.UnixNano()}
+}
+
+// horizon is about when the entry holds nothing any more, if nobody comes.
 func (e *entry) horizon() int64 {
 	h := max(e.at[0], e.at[1])
 	if e.count > 0 {
@@ -49,6 +61,7 @@ type shard struct {
 
 	pending            map[Key]*pend // what store or ledger are still to be told
 	free               []*pend       // for reuse
+	due                int64         // when the first of pending is to be told, or earlier
 	late               []report      // of windows that ended before they were told
 	loaded             map[Key]Total // of the ledger, for keys that nobody used yet
 	decisions, evicted uint64
@@ -73,7 +86,7 @@ func (s *shard) find(key Key) *entry {
 }
 
 // touch finds or makes the entry of key.
-func (s *shard) touch(key Key, shape uint32, now int64) (e *entry, made bool) {
+func (s *shard) touch(key Key, shape uint32, now instant) (e *entry, made bool) {
 	if e := s.find(key); e != nil {
 		return e, false
 	}
@@ -142,7 +155,7 @@ func (s *shard) remove(pos int) {
 }
 
 // clean looks at the next n entries and drops those that hold nothing.
-func (s *shard) clean(n int, now int64) {
+func (s *shard) clean(n int, now instant) {
 	for range min(n, s.n) {
 		if s.hand >= s.n {
 			s.hand = 0
@@ -204,13 +217,13 @@ func (l *Limiter) sweep() {
 		case <-t.C:
 		}
 		for i := range l.shards {
-			l.shards[i].sweep(l.nanos(time.Now()))
+			l.shards[i].sweep(l.instant(time.Now()))
 		}
 	}
 }
 
 // sweep holds the lock for 1024 entries at a time, some 10 us.
-func (s *shard) sweep(now int64) {
+func (s *shard) sweep(now instant) {
 	s.mu.Lock()
 	for left := s.n; left > 0; left -= 1024 {
 		s.clean(1024, now)
@@ -218,7 +231,7 @@ func (s *shard) sweep(now int64) {
 		s.mu.Lock()
 	}
 	for k, t := range s.loaded {
-		if t.Expires.UnixNano() <= now {
+		if t.Expires.UnixNano() <= now.wall {
 			delete(s.loaded, k)
 		}
 	}
