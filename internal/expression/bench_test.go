@@ -29,7 +29,7 @@ var realistic = []struct {
 	{src: `request.headers["x-debug"] != "" && request.host.endsWith(".example")`},
 	{src: `has(request.headers.authorization) || "x-api-key" in request.headers`},
 	{src: `request.headers["user-agent"].contains("bot")`},
-	{src: `request.path.matches("^/v[0-9]+/orders/[0-9]+$")`},
+	{src: `request.path.matches("^/cart/[0-9]+(/items)?$")`},
 	{src: `size(request.query) > 1024`},
 	{src: `request.headers["content-type"].lowerAscii().startsWith("application/json")`},
 	{src: `identity.subject != "" ? "s:" + identity.subject : "a:" + client.address`, kind: String},
