@@ -27,7 +27,7 @@ objects         : api diag secret
 manifest        : api diag objects secret
 kube            : api diag infra objects secret
 infra           : api diag objects
-policy          : diag exchange fact secret
+policy          : diag exchange fact limiter secret
 policy/*        : api diag exchange expression fact limiter policy secret
 policy/builtin  : policy policy/*
 translate       : api diag ir objects policy secret

@@ -327,6 +327,10 @@ func (r *run) handler(s *ir.Step, c *compiled) (policy.Handler, error) {
 	}
 	env := r.env
 	env.Target, env.Refs = s.Target.String(), s.Refs
+	env.Sources = make(map[string]string, len(s.Sources))
+	for path, src := range s.Sources {
+		env.Sources[path] = src.Object()
+	}
 	if env.Live != nil {
 		env.Live = opener{&r.lives, &c.kept}
 	}

@@ -33,10 +33,13 @@ type Options struct {
 	Steps    []policy.Step
 	Recorder *telemetry.Recorder
 	Keys     policy.KeyStore // issued keys; nil: there are none
-	Log      *slog.Logger
-	Allow    func(netip.Addr) bool // which backend addresses may be dialled; nil: all
-	Lookup   upstream.Lookup
-	Zone     string // topology zone of this process, "": not known
+	Limiter  policy.Limiter  // nil: nothing is limited
+	// Country is that of policy.Env; nil: no database.
+	Country func(netip.Addr) (string, bool)
+	Log     *slog.Logger
+	Allow   func(netip.Addr) bool // which backend addresses may be dialled; nil: all
+	Lookup  upstream.Lookup
+	Zone    string // topology zone of this process, "": not known
 	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
 	BodyWindow time.Duration
 	// Finish is how long connections may go on whose listener is gone; 0: 40 s.
@@ -101,7 +104,7 @@ func New(o Options) *Edge {
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
-	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys}, o.Recorder)
+	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys, Limiter: o.Limiter, Country: o.Country}, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
 		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}

@@ -83,6 +83,15 @@ type Local struct {
 	V any // a pointer kept here allocates: use N on the hot path
 }
 
+// Limit is a rate limit's state, as draft-ietf-httpapi-ratelimit-headers tells it.
+type Limit struct {
+	Name      string // quoted: "per-client"
+	Policy    string // "per-client";q=10;w=1
+	Remaining int64
+	Reset     time.Duration
+	Told      bool // the response says it already
+}
+
 // Shadowed is an answer that a policy in shadow mode would have given.
 type Shadowed struct {
 	Step, Reason string
@@ -119,6 +128,8 @@ type Exchange struct {
 	// Dry is set when nothing may be counted, written or called: the exchange is only explained.
 	Dry bool
 
+	// Limit is what the client is told about the strictest limit that the request met; without a Name there was none.
+	Limit Limit
 	// AuthFailed says that the caller showed a credential that is not good, and none that is.
 	AuthFailed bool
 	// Shadow are the answers that policies in shadow mode would have given.
@@ -175,7 +186,7 @@ func (x *Exchange) Reset() {
 	x.Port = 0
 	x.Reason, x.Detail, x.Cluster = "", "", ""
 	x.Mirrors, x.Shadow = x.Mirrors[:0], x.Shadow[:0]
-	x.AuthFailed = false
+	x.AuthFailed, x.Limit = false, Limit{}
 	x.Backend = netip.AddrPort{}
 	x.Start = time.Time{}
 	x.Tries = 0

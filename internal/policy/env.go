@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/limiter"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
@@ -22,6 +23,10 @@ type Env struct {
 	Live   LiveStore
 	Call   Caller
 	Keys   KeyStore
+	// Limiter counts. nil: nothing is counted, and every limit passes.
+	Limiter Limiter
+	// Sources are the objects that wrote the fields of the spec, by path; "" wrote the rest: see Source.
+	Sources map[string]string
 	// Country is the ISO 3166-1 code of an address's country, "" if it is not known; false: there is no database that could know. nil: likewise.
 	Country func(netip.Addr) (code string, ok bool)
 }
@@ -34,6 +39,14 @@ func (e Env) In(path string) Env {
 
 // Ref is the handle of a reference, "" if there is none.
 func (e Env) Ref(path string) string { return e.Refs[e.At+path] }
+
+// Source is the object that wrote a field: "RateLimitPolicy shop/orders".
+func (e Env) Source(path string) string {
+	if s, ok := e.Sources[path]; ok {
+		return s
+	}
+	return e.Sources[""]
+}
 
 // Material is the secret material of a reference, nil when it is not there.
 func (e Env) Material(path string) *secret.Material {
@@ -104,6 +117,15 @@ type Reply struct {
 
 // ErrTooLarge is what Call returns for a body that is longer than it may be.
 var ErrTooLarge = errors.New("the response is too large")
+
+// Limiter counts requests under keys; see package limiter, whose type it is.
+type Limiter interface {
+	Decide(now time.Time, asks []limiter.Ask, out []limiter.Answer) bool
+	DecideStrict(ctx context.Context, now time.Time, asks []limiter.Ask, out []limiter.Answer) bool
+	Charge(now time.Time, a limiter.Ask)
+	Refund(now time.Time, a limiter.Ask)
+	Release(a limiter.Ask)
+}
 
 // KeyStore opens the store of issued keys, which nothing opens before a policy asks for it.
 type KeyStore interface {

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/headers"
 	"github.com/gatehouse-io/gatehouse/internal/policy/hsts"
 	"github.com/gatehouse-io/gatehouse/internal/policy/invalid"
+	"github.com/gatehouse-io/gatehouse/internal/policy/limit"
 	"github.com/gatehouse-io/gatehouse/internal/policy/maintenance"
 	"github.com/gatehouse-io/gatehouse/internal/policy/mirror"
 	"github.com/gatehouse-io/gatehouse/internal/policy/redirect"
@@ -27,8 +28,10 @@ func Steps() []policy.Step {
 		maintenance.Step(),
 		cors.Step(), // a preflight has no body and no credentials: it is answered before those are looked at
 		size.Step(),
+		limit.Early(),
 		authn.Step(),
 		authz.Step(),
+		limit.Late(),
 		// transform request
 		headers.Request(),
 		rewrite.Step(),

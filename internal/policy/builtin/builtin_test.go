@@ -9,7 +9,7 @@ import (
 )
 
 // folders are the folders of steps whose name is another.
-var folders = map[string]string{"requestHeaders": "headers", "responseHeaders": "headers", "errorPages": "errorpages", "directResponse": "directresponse"}
+var folders = map[string]string{"limitEarly": "limit", "requestHeaders": "headers", "responseHeaders": "headers", "errorPages": "errorpages", "directResponse": "directresponse"}
 
 // TestZeroSpecs: whatever little a user writes, a step says what is wrong with it and does not break.
 func TestZeroSpecs(t *testing.T) {
@@ -59,7 +59,7 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s is written nowhere", s.Name)
 		}
 		for _, src := range s.Sources {
-			if o := sources[src]; o != "" {
+			if o := sources[src]; o != "" && src.Field != "limits" { // which has two phases
 				t.Errorf("%+v is the source of both %s and %s", src, o, s.Name)
 			}
 			sources[src] = s.Name
