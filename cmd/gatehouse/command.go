@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// A command is one subcommand.
+// A command is one subcommand. Its name may have two words: those that begin with the same one are shown together.
 type command struct {
 	name, args, short string
 	run               func(ctx context.Context, c *call) error
@@ -28,15 +28,16 @@ type call struct {
 }
 
 func commands() []command {
-	return []command{
+	return slices.Concat([]command{
 		{"run", "[-f PATH[,PATH...]] [flags]", "serve what a cluster, or with -f files, say, and follow their changes", runServe},
 		{"check", "[-f PATH[,PATH...]] [-o text|json]", "tell every fault in files or a cluster, and what it needs; exit 1 if there is one", runCheck},
 		{"routes", "[-f PATH[,PATH...]] [-o text|json]", "show the effective routes, in match order", runRoutes},
 		{"explain", "[-f PATH[,PATH...]] METHOD URL [-H 'Name: value']... [--from IP] [-o text|json]",
 			"tell what would happen to a request, and why", runExplain},
 		{"status", "[-o text|json]", "show what Gatehouse runs in a cluster and what it wrote into status; exit 1 if something is not as wished", runStatus},
+	}, keyCommands(), []command{
 		{"version", "", "show the version", runVersion},
-	}
+	})
 }
 
 // Exit codes: 0 done, 1 it did not succeed or found faults, 2 the command line was wrong.
@@ -66,14 +67,39 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case "-version", "--version":
 		args = []string{"version"}
 	}
+	var group []command
 	for _, c := range commands() {
-		if c.name == args[0] {
-			return dispatch(ctx, &call{command: c, argv: args[1:], getenv: getenv, stdout: stdout, stderr: stderr})
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && slices.Equal(words, args[:len(words)]) {
+			return dispatch(ctx, &call{command: c, argv: args[len(words):], getenv: getenv, stdout: stdout, stderr: stderr})
 		}
+		if words[0] == args[0] {
+			group = append(group, c)
+		}
+	}
+	if len(group) > 0 {
+		return runGroup(group, args, stdout, stderr)
 	}
 	fmt.Fprintf(stderr, "gatehouse: no command %q\n\n", args[0])
 	usage(stderr)
 	return exitUsage
+}
+
+// runGroup answers a command line that names the first word of some commands and none of them.
+func runGroup(group []command, args []string, stdout, stderr io.Writer) int {
+	w, code := stderr, exitUsage
+	if len(args) > 1 {
+		switch args[1] {
+		case "help", "-h", "-help", "--help":
+			w, code = stdout, 0
+		default:
+			fmt.Fprintf(stderr, "gatehouse %s: no command %q\n\n", args[0], args[1])
+		}
+	}
+	fmt.Fprintf(w, "Usage: gatehouse %s COMMAND [flags]\n\n", args[0])
+	printCommands(w, group)
+	fmt.Fprintf(w, "\ngatehouse %s COMMAND -h shows a command's flags.\n", args[0])
+	return code
 }
 
 func dispatch(ctx context.Context, c *call) int {
@@ -99,10 +125,14 @@ func dispatch(ctx context.Context, c *call) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "Gatehouse is an ingress controller and API gateway. It serves Kubernetes YAML, with or without a cluster.\n\n"+
 		"Usage: gatehouse COMMAND [flags]\n\n")
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.short)
-	}
+	printCommands(w, commands())
 	fmt.Fprint(w, "\ngatehouse COMMAND -h shows a command's flags.\n")
+}
+
+func printCommands(w io.Writer, all []command) {
+	for _, c := range all {
+		fmt.Fprintf(w, "  %-10s  %s\n", c.name, c.short)
+	}
 }
 
 func (c *command) usage() string { return strings.TrimSpace("gatehouse " + c.name + " " + c.args) }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 
@@ -24,13 +25,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"gatehouse": main})
 }
 
-// TestScripts runs testdata/*.txtar. A script finds the manifests of examples/shop in its folder shop, and "exits N COMMAND" runs
-// a command that must end with code N.
+// TestScripts runs testdata/*.txtar. A script finds the manifests of examples/shop in its folder shop; "exits N COMMAND" runs
+// a command that must end with code N, and "capture NAME FILE REGEXP" sets a variable to what the first group matches in a file.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: *update,
-		Cmds:          map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds:          map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "capture": capture},
 		Setup:         func(e *testscript.Env) error { return copyShop(filepath.Join(e.WorkDir, "shop")) },
 	})
 }
@@ -51,6 +52,19 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture NAME FILE REGEXP")
+	}
+	re, err := regexp.Compile("(?m)" + args[2])
+	ts.Check(err)
+	m := re.FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(m) < 2 {
+		ts.Fatalf("%s does not match %s", args[1], args[2])
+	}
+	ts.Setenv(args[0], m[1])
 }
 
 // copyShop copies the manifests of examples/shop.
