@@ -55,6 +55,11 @@ func (s *Set) Allowed(a netip.AddrPort) bool {
 	return s.rules.Own == nil || !s.rules.Own(a)
 }
 
+// AllowedToAll is Allowed without the exceptions: for what is asked on behalf of no listener in particular.
+func (s *Set) AllowedToAll(a netip.AddrPort) bool {
+	return !s.restricted(a.Addr()) && (s.rules.Own == nil || !s.rules.Own(a))
+}
+
 func (s *Set) restricted(a netip.Addr) bool { return s.rules.Allow != nil && !s.rules.Allow(a.Unmap()) }
 
 // Acquire returns the cluster of a key, made if it is new, and counts one more user.
