@@ -274,9 +274,10 @@ type IntrospectionAuth struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=set
 	Audiences []string `json:"audiences,omitempty"`
-	// Cache is how long an answer is kept, never beyond its exp. Default 30s, at most 10m; 0s: every request asks.
+	// Cache is how long an answer is kept, never beyond its exp, and at most 10s if it is that the token is not active. Default 30s, at
+	// most 10m; 0s: every request asks.
 	Cache *gatewayv1.Duration `json:"cache,omitempty"`
-	// Timeout of one question. Default 2s.
+	// Timeout of one question. Default 2s, at most 30s.
 	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
 	// Claims says which members of the answer the identity is read from.
 	Claims *ClaimNames `json:"claims,omitempty"`
@@ -285,7 +286,8 @@ type IntrospectionAuth struct {
 	// +listType=map
 	// +listMapKey=header
 	ClaimsToHeaders []ClaimToHeader `json:"claimsToHeaders,omitempty"`
-	// DPoP asks for a proof that the caller holds the key that the token is bound to (RFC 9449).
+	// DPoP asks for a proof that the caller holds the key that the token is bound to (RFC 9449). Absent: a token that the answer's
+	// cnf.jkt binds to a key is refused.
 	DPoP *DPoP `json:"dpop,omitempty"`
 }
 

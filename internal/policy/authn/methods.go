@@ -6,6 +6,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/apikey"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
 
@@ -18,6 +19,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		return "", h, &diag.Problem{Msg: "sets not exactly one method", Hint: "write one of apiKey, jwt, introspection, oidc, basic, hmac, mtls, external and anonymous"}
 	case m.APIKey != nil:
 		h, err = apikey.Compile(m.Name, m.APIKey, env)
+	case m.Introspection != nil:
+		h, err = introspection.Compile(m.Name, m.Introspection, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -32,6 +35,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 	switch {
 	case m.APIKey != nil:
 		out = apikey.Refs(m.APIKey)
+	case m.Introspection != nil:
+		out = introspection.Refs(m.Introspection)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path
