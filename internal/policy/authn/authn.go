@@ -272,6 +272,10 @@ func (c *chain) finish(x *exchange.Exchange, told []exchange.Field) {
 		}
 	}
 	for _, f := range told {
+		if f.Value == nil {
+			x.Request.Header.Del(string(f.Name))
+			continue
+		}
 		x.Request.Header.Set(f.Name, f.Value)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/apikey"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/external"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
@@ -21,6 +22,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = apikey.Compile(m.Name, m.APIKey, env)
 	case m.Introspection != nil:
 		h, err = introspection.Compile(m.Name, m.Introspection, env)
+	case m.External != nil:
+		h, err = external.Compile(m.Name, m.External, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -37,6 +40,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = apikey.Refs(m.APIKey)
 	case m.Introspection != nil:
 		out = introspection.Refs(m.Introspection)
+	case m.External != nil:
+		out = external.Refs(m.External)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path
