@@ -336,7 +336,8 @@ type OIDCAuth struct {
 // BasicAuth accepts user names and passwords.
 type BasicAuth struct {
 	// SecretRef names a Secret whose key auth (or any single key) holds lines user:hash as htpasswd writes them: bcrypt ($2y$) or
-	// argon2id ($argon2id$). Older hashes are refused.
+	// argon2id ($argon2id$). A user with an older hash, or with one that costs more than bcrypt 14 or argon2id m=65536,t=10,p=4, is
+	// refused. bcrypt reads 72 bytes of a password: longer ones are refused.
 	SecretRef LocalSecretRef `json:"secretRef"`
 	// Realm that clients are told. Default: the name of the method.
 	// +kubebuilder:validation:MaxLength=256

@@ -8,6 +8,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/apikey"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/external"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/basic"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
 
@@ -24,6 +25,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = introspection.Compile(m.Name, m.Introspection, env)
 	case m.External != nil:
 		h, err = external.Compile(m.Name, m.External, env)
+	case m.Basic != nil:
+		h, err = basic.Compile(m.Name, m.Basic, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -42,6 +45,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = introspection.Refs(m.Introspection)
 	case m.External != nil:
 		out = external.Refs(m.External)
+	case m.Basic != nil:
+		out = basic.Refs(m.Basic)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path
