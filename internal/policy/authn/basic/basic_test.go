@@ -353,6 +353,9 @@ func TestStrip(t *testing.T) {
 }
 
 func TestRememberedPasswordAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector a sync.Pool forgets at random")
+	}
 	var s store
 	s.put("auth", hashed(t, "ann", "x"))
 	h := compiled(t, &s, v1alpha1.BasicAuth{})
