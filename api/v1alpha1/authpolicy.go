@@ -348,13 +348,17 @@ type BasicAuth struct {
 
 // HMACAuth accepts signed requests (RFC 9421, algorithm hmac-sha256).
 type HMACAuth struct {
-	// SecretRef names a Secret: a key id, and as its value the shared secret. The key id is the subject of the identity.
+	// SecretRef names a Secret: a key id, and as its value the shared secret, byte by byte (no line end behind it) and of at least 16
+	// bytes. The key id is the subject of the identity.
 	SecretRef LocalSecretRef `json:"secretRef"`
-	// Components that a signature has to cover. Default: @method, @target-uri, and content-digest if there is a body.
+	// Components that a signature has to cover. Default: @method, @target-uri, and content-digest if there is a body. What is written
+	// here takes the place of all of these; content-digest then too is asked for only if there is a body. Header names are in lower
+	// case; parameters are written as in RFC 9421: @query-param;name="id", priority;key="u".
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=set
 	Components []string `json:"components,omitempty"`
-	// MaxAge of a signature, by its created parameter, which has to be there. Default 5m.
+	// MaxAge of a signature, by its created parameter, which has to be there. Default 5m, at most 1h. Until then who sees a signed
+	// request can send it again, unless its signature has a nonce: then each process of Gatehouse accepts it once.
 	MaxAge *gatewayv1.Duration `json:"maxAge,omitempty"`
 	// MaxBodyBytes is the largest body whose Content-Digest is checked; a larger one is answered 413. Default 1048576.
 	// +kubebuilder:validation:Minimum=1

@@ -31,6 +31,8 @@ type Request struct {
 	Method []byte
 	// Host is the authority's host in lower case without port; Authority is what the client wrote, port included.
 	Host, Authority []byte
+	// Target is the request target as the client wrote it (RFC 9112 section 3.2), whatever becomes of the path: what a signature covers.
+	Target []byte
 	// Path is the one canonical path: dot segments resolved, percent-encoded unreserved octets decoded and others in upper
 	// case hex. Matching, policies and the log use it.
 	Path []byte

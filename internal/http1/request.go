@@ -158,7 +158,7 @@ func (p *Parser) allowed(list []byte) []byte {
 func (p *Parser) target(buf []byte, r *exchange.Request) code {
 	l := &p.start
 	target := buf[l.target:l.targetEnd:l.targetEnd]
-	r.Query, r.HasQuery, r.PathFlags = nil, false, 0
+	r.Target, r.Query, r.HasQuery, r.PathFlags = target, nil, false, 0
 	if string(r.Method) == "CONNECT" {
 		return codeConnect
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/external"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/basic"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/hmac"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
 
@@ -27,6 +28,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = external.Compile(m.Name, m.External, env)
 	case m.Basic != nil:
 		h, err = basic.Compile(m.Name, m.Basic, env)
+	case m.HMAC != nil:
+		h, err = hmac.Compile(m.Name, m.HMAC, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -47,6 +50,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = external.Refs(m.External)
 	case m.Basic != nil:
 		out = basic.Refs(m.Basic)
+	case m.HMAC != nil:
+		out = hmac.Refs(m.HMAC)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path
