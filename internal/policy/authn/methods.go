@@ -10,6 +10,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/basic"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/hmac"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/jwt"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
 
@@ -30,6 +31,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = basic.Compile(m.Name, m.Basic, env)
 	case m.HMAC != nil:
 		h, err = hmac.Compile(m.Name, m.HMAC, env)
+	case m.JWT != nil:
+		h, err = jwt.Compile(m.Name, m.JWT, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -52,6 +55,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = basic.Refs(m.Basic)
 	case m.HMAC != nil:
 		out = hmac.Refs(m.HMAC)
+	case m.JWT != nil:
+		out = jwt.Refs(m.JWT)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path
