@@ -1,8 +1,11 @@
 package method
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,15 +42,22 @@ func NewClaims(names *v1alpha1.ClaimNames, headers []v1alpha1.ClaimToHeader) (*C
 		return out
 	}
 	c := &Claims{subject: paths(names.Subject, "sub"), application: paths(names.Application, "azp", "client_id"), scopes: paths(names.Scopes, "scope", "scp")}
+	var faults []error
 	for i, h := range headers {
 		at := fmt.Sprintf("claimsToHeaders[%d]", i)
 		if h.Claim == "" {
-			return nil, diag.Errorf(at+".claim", "is empty")
+			faults = append(faults, diag.Errorf(at+".claim", "is empty"))
 		}
 		if err := IdentityField(at+".header", h.Header); err != nil {
-			return nil, err
+			faults = append(faults, err)
+		}
+		if slices.ContainsFunc(headers[:i], func(o v1alpha1.ClaimToHeader) bool { return strings.EqualFold(o.Header, h.Header) }) {
+			faults = append(faults, diag.Errorf(at+".header", "%q stands twice", h.Header))
 		}
 		c.headers = append(c.headers, claimHeader{[]byte(h.Header), strings.Split(h.Claim, ".")})
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	return c, nil
 }
@@ -69,11 +79,15 @@ func (c *Claims) Identity(claims map[string]any) exchange.Identity {
 		Scopes: scopesOf(claims, c.scopes), Claims: claims}
 }
 
-// Header is what backends are told of the claims: Outcome.Header. A claim that is not there, or that cannot stand in a field, is not told.
+// maxTold is how long what is told of one claim may be, in bytes.
+const maxTold = 8 << 10
+
+// Header is what backends are told of the claims: Outcome.Header. A claim that is not there, or that cannot stand in a field as it is, is
+// not told: one with white space at its ends would arrive as another text.
 func (c *Claims) Header(claims map[string]any) []exchange.Field {
 	var out []exchange.Field
 	for _, h := range c.headers {
-		if v := []byte(text(find(claims, h.path))); len(v) > 0 && exchange.IsFieldValue(v) {
+		if v := []byte(text(find(claims, h.path))); len(v) > 0 && len(v) <= maxTold && exchange.IsFieldValue(v) && len(bytes.TrimSpace(v)) == len(v) {
 			out = append(out, exchange.Field{Name: h.name, Value: v})
 		}
 	}
@@ -133,7 +147,14 @@ func text(v any) string {
 		return v
 	case bool:
 		return strconv.FormatBool(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case uint64:
+		return strconv.FormatUint(v, 10)
 	case float64:
+		if math.Abs(v) >= 1<<53 {
+			return "" // digits were lost: it may be anybody's number
+		}
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	case json.Number:
 		return v.String()
