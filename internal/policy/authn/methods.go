@@ -6,10 +6,10 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/apikey"
-	"github.com/gatehouse-io/gatehouse/internal/policy/authn/external"
-	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/basic"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/external"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/hmac"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/jwt"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
