@@ -150,12 +150,12 @@ func compare(t *rapid.T, model []*bucket, a Ask, got bool, out Answer) {
 // TestRateOverAnHour asks far more often than allowed, for an hour of given time, and counts.
 func TestRateOverAnHour(t *testing.T) {
 	for _, r := range []Rate{
-		{Limit: 7, Period: time.Second}, {Limit: 3, Period: time.Second, Burst: 1}, {Limit: 1_000_003, Period: time.Hour, Burst: 10},
-		{Limit: 977, Period: time.Minute}, {Limit: 1, Period: 7 * time.Second}, {Limit: 1 << 40, Period: 1000 * time.Hour, Burst: 1 << 33},
+		{Limit: 7, Period: time.Second}, {Limit: 3, Period: time.Second, Burst: 1}, {Limit: 100_003, Period: time.Hour, Burst: 10},
+		{Limit: 977, Period: time.Minute}, {Limit: 1, Period: 7 * time.Second}, {Limit: 1<<40 + 9, Period: 1000 * time.Hour, Burst: 1 << 33},
 	} {
 		l := New(Options{})
 		now, end := l.base, l.base.Add(time.Hour)
-		a := []Ask{{Limit: &Limit{Rates: []Rate{r}}, Cost: max(r.Limit/1_000_000_000, 1)}}
+		a := []Ask{{Limit: &Limit{Rates: []Rate{r}}, Cost: max(r.Limit/10_000_000_000*100, 1)}}
 		out := make([]Answer, 1)
 		passed := int64(0)
 		for !now.After(end) {

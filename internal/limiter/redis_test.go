@@ -179,6 +179,11 @@ func TestSharedBy3Processes(t *testing.T) {
 	} {
 		ls := s.processes(3)
 		a := Ask{Limit: &Limit{Rates: []Rate{tt.rate}, Shared: true, Strict: tt.strict}, Key: KeyOf(SeedOf(tt.name)), Cost: 1}
+		for _, l := range ls { // let it connect
+			p := a
+			p.Peek = true
+			l.DecideStrict(t.Context(), time.Now(), []Ask{p}, make([]Answer, 1))
+		}
 		g.Go(func() {
 			passed, refused, took := offer(ls, a, tt.offer, during)
 			want := float64(tt.rate.burst()) + float64(tt.rate.Limit)*float64(took)/float64(tt.rate.Period)
