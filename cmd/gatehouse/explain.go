@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
@@ -103,7 +104,7 @@ func explainAt(s *proxy.Snapshot, at siteName, tls bool, from netip.Addr, head [
 	r := &exchange.Request{}
 	n, _, fault := p.ParseRequest(head, r)
 	if fault == nil && n == len(head) {
-		return proxy.Explain(s, at.group, at.port, tls, netip.AddrPortFrom(from, 50000), r)
+		return proxy.Explain(s, at.group, at.port, tls, netip.AddrPortFrom(from, 50000), time.Now(), r)
 	}
 	x := &proxy.Explanation{Site: at.String(), Match: []string{"none: the request is refused before it is routed"}}
 	if fault != nil {

@@ -25,19 +25,22 @@ func keyCommands() []command {
 	}
 }
 
-// stores are the flags that say where the database is.
-type stores struct{ data, url, file *string }
+// databaseFlags say where the database is.
+type databaseFlags struct{ data, url, file *string }
 
-func (c *call) stores() *stores {
-	return &stores{
+func (c *call) databaseFlags() *databaseFlags {
+	return &databaseFlags{
 		data: c.flags.String("data", "", "folder of the SQLite database"),
 		url:  c.flags.String("database", "", "postgres:// URL of a PostgreSQL database; other users of the machine can see it"),
 		file: c.flags.String("database-file", "", "file with that URL"),
 	}
 }
 
+// given says whether one of the flags was.
+func (s *databaseFlags) given() bool { return *s.data+*s.url+*s.file != "" }
+
 // options reads the flags; faults in them are of the command line.
-func (s *stores) options() (database.Options, error) {
+func (s *databaseFlags) options() (database.Options, error) {
 	o := database.Options{Data: *s.data}
 	if *s.url != "" && *s.file != "" {
 		return o, &usageError{"write --database or --database-file, not both"}
@@ -62,7 +65,7 @@ func (s *stores) options() (database.Options, error) {
 }
 
 // withDatabase runs f over the database that the flags name; with existing one that is not there is not made.
-func (s *stores) withDatabase(ctx context.Context, existing bool, f func(*database.DB) error) error {
+func (s *databaseFlags) withDatabase(ctx context.Context, existing bool, f func(*database.DB) error) error {
 	o, err := s.options()
 	if err != nil {
 		return err
@@ -86,7 +89,7 @@ func runKeyCreate(ctx context.Context, c *call) error {
 	c.flags.StringVar(&expires, "expires", "", "for how long the key works, such as 90d or 12h; empty: until it is revoked")
 	c.flags.StringVar(&n.Note, "note", "", "one line for those who list the keys")
 	c.flags.Var(scopes, "scopes", "what the key permits; several with commas or repeated")
-	s, o := c.stores(), c.output()
+	s, o := c.databaseFlags(), c.output()
 	if err := c.keyArguments(o); err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func runKeyCreate(ctx context.Context, c *call) error {
 
 func runKeyRotate(ctx context.Context, c *call) error {
 	grace := c.flags.String("grace", "24h", "for how long the old key keeps working; 0s: not at all")
-	s, o := c.stores(), c.output()
+	s, o := c.databaseFlags(), c.output()
 	rest, err := c.parse()
 	if err != nil {
 		return err
@@ -164,7 +167,7 @@ func (c *call) showIssued(output string, issued secret.Issued, k *database.Key, 
 }
 
 func runKeyRevoke(ctx context.Context, c *call) error {
-	s := c.stores()
+	s := c.databaseFlags()
 	rest, err := c.parse()
 	if err != nil {
 		return err
@@ -205,7 +208,7 @@ func runKeyList(ctx context.Context, c *call) error {
 	c.flags.StringVar(&f.Application, "application", "", "NAMESPACE/NAME whose keys to show; empty: all")
 	c.flags.StringVar(&f.Env, "env", "", "environment whose keys to show; empty: all")
 	all := c.flags.Bool("all", false, "show keys that expired or were revoked too")
-	s, o := c.stores(), c.output()
+	s, o := c.databaseFlags(), c.output()
 	if err := c.keyArguments(o); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type serveFlags struct {
 	cluster                                           clusterFlags
 	health, admin, token, access, format, level, zone *string
 	grace                                             *time.Duration
+	stores                                            storeFlags
 }
 
 // process is everything that runs.
@@ -56,6 +57,7 @@ type process struct {
 	edge     *edge.Edge
 	kube     *kube.Cluster // nil: files are served
 	recorder *telemetry.Recorder
+	stores   *stores
 	draining atomic.Bool
 	leaving  chan struct{} // closed when the drain begins
 	servers  sync.WaitGroup
@@ -70,6 +72,7 @@ func runServe(ctx context.Context, c *call) error {
 		format: c.flags.String("access-log-format", "json", "json or text"),
 		level:  c.flags.String("log-level", "info", "debug, info, warn or error"),
 		zone:   c.flags.String("zone", "", "topology zone of this process, to prefer endpoints meant for it (default $POD_ZONE)"),
+		stores: c.stores(),
 		grace:  c.flags.Duration("drain-grace", drainGrace, "how long connections are still taken after SIGTERM"),
 	}
 	rest, err := c.parse()
@@ -123,10 +126,16 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 		return nil, err
 	}
 	p.loop = control.New(translate.New(p.opt), p.feed, p.log)
-	p.edge = edge.New(edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
+	if p.stores, err = newStores(f.stores, p.log); err != nil {
+		return nil, err
+	}
+	eo := edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
 		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: net.DefaultResolver.LookupNetIP,
-		MemoryLimit: limitMemory(c.getenv("GOMEMLIMIT"), os.DirFS("/"))})
+		MemoryLimit: limitMemory(c.getenv("GOMEMLIMIT"), os.DirFS("/"))}
+	p.stores.into(&eo)
+	p.edge = edge.New(eo)
 	p.metrics()
+	p.storeMetrics()
 	return p, nil
 }
 
@@ -156,6 +165,7 @@ func allowed(loopback bool) func(netip.Addr) bool {
 // run serves until a signal or the end of ctx, then drains.
 func (p *process) run(ctx context.Context) error {
 	defer func() { _ = p.recorder.Close() }()
+	defer p.stores.close()
 	if err := allowLowPorts(); err != nil { // then such ports are bound 10000 higher, and the log says so
 		p.log.Debug("capability not in effect", "err", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -44,13 +45,27 @@ type ledgerKeeper struct {
 	every  time.Duration
 	turn   int // the shard to begin with
 	err    atomic.Pointer[error]
+	once   sync.Once
+	wanted chan struct{} // closed by Durable
 }
 
 func newLedgerKeeper(o Options) *ledgerKeeper {
-	return &ledgerKeeper{ledger: o.Ledger, every: min(cmp.Or(o.FlushEvery, 500*time.Millisecond), time.Second)}
+	return &ledgerKeeper{wanted: make(chan struct{}), ledger: o.Ledger, every: min(cmp.Or(o.FlushEvery, 500*time.Millisecond), time.Second)}
+}
+
+// Durable has the ledger read, and written from then on: a quota is there. It may be called again.
+func (l *Limiter) Durable() {
+	if k := l.ledger; k != nil {
+		k.once.Do(func() { close(k.wanted) })
+	}
 }
 
 func (k *ledgerKeeper) run(l *Limiter) {
+	select {
+	case <-l.ctx.Done():
+		return
+	case <-k.wanted:
+	}
 	for !k.load(l) {
 		select {
 		case <-l.ctx.Done():

@@ -125,6 +125,8 @@ type Limiter interface {
 	Charge(now time.Time, a limiter.Ask)
 	Refund(now time.Time, a limiter.Ask)
 	Release(a limiter.Ask)
+	// Durable says that there is a quota, whose counts are to survive restarts: nothing is read or written for them before.
+	Durable()
 }
 
 // KeyStore opens the store of issued keys, which nothing opens before a policy asks for it.

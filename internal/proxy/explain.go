@@ -84,7 +84,7 @@ func (silent) Route(string, string) *telemetry.Route { return nil }
 func NoRecorder() Recorder { return silent{} }
 
 // Explain runs the real chain of a snapshot dry on a request whose head is in r, which came to a group and port. r is changed.
-func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPort, r *exchange.Request) *Explanation {
+func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPort, now time.Time, r *exchange.Request) *Explanation {
 	x := &Explanation{Site: fmt.Sprintf("%s port %d", group, port)}
 	site := s.Table.Site(group, port)
 	if site != nil {
@@ -96,7 +96,7 @@ func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPo
 	var f Flow
 	c := &ConnInfo{Group: group, Port: port, Peer: from, TLS: tls, PortText: AppendPort(nil, port)}
 	c.PeerText = from.Addr().AppendTo(nil)
-	f.Begin(e, c, time.Time{})
+	f.Begin(e, c, now)
 	f.Dry, f.trace = true, x
 	f.Request = *r
 	act := f.Step(EventHead)
@@ -110,7 +110,7 @@ func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPo
 		act = f.Step(EventResumed)
 	}
 	x.conclude(&f, act)
-	f.End(time.Time{})
+	f.End(now)
 	return x
 }
 

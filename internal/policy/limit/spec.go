@@ -91,6 +91,9 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		faults = append(faults, c.faults...)
 		if in.Mode != policy.Disabled && l.phase == s.phase {
 			reads = reads || c.readsPath
+			if in.Quota != nil && in.Scope != "Shared" && env.Limiter != nil {
+				env.Limiter.Durable()
+			}
 			r.add(l)
 		}
 	}

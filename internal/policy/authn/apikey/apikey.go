@@ -4,6 +4,7 @@ package apikey
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -46,7 +47,8 @@ func Compile(name string, s *v1alpha1.APIKeyAuth, env policy.Env) (method.Handle
 		}
 		k.users = append(k.users, u)
 	}
-	if env.Keys != nil && (s.Issued == nil && len(s.SecretRefs) == 0 || s.Issued != nil && *s.Issued) {
+	k.wanted = s.Issued == nil && len(s.SecretRefs) == 0 || s.Issued != nil && *s.Issued
+	if env.Keys != nil && k.wanted {
 		k.issued = env.Keys.Open()
 	}
 	h := method.Handler{Authenticate: k.authenticate, Challenge: `ApiKey realm="` + name + `"`}
@@ -61,7 +63,8 @@ type keys struct {
 	name         string
 	source       *method.Source
 	users        []*users
-	issued       policy.Keys
+	wanted       bool        // issued keys are accepted
+	issued       policy.Keys // nil: where a request is only explained
 	environments []string
 }
 
@@ -79,7 +82,10 @@ func (k *keys) authenticate(x *exchange.Exchange) method.Outcome {
 	if bytes.HasPrefix(text, issuedPrefix) {
 		if _, env, ok := secret.ParseIssued(text); !ok {
 			return method.Refuse("key_malformed", "not a whole key that Gatehouse issued")
-		} else if k.issued != nil && k.accepts(env) {
+		} else if k.wanted && k.accepts(env) {
+			if k.issued == nil {
+				return method.Outcome{State: method.Waiting, Asks: "the database of issued keys", Wait: nowhere}
+			}
 			hash = secret.HashOf(text)
 			if o := k.lookup(&hash, x); o.State != method.Absent {
 				return o
@@ -95,6 +101,13 @@ func (k *keys) authenticate(x *exchange.Exchange) method.Outcome {
 		}
 	}
 	return method.Refuse("key_unknown", "")
+}
+
+// nowhere is asked where there is no database of keys: nothing is known of the key.
+func nowhere(context.Context) func(*exchange.Exchange) method.Outcome {
+	return func(*exchange.Exchange) method.Outcome {
+		return method.Outcome{State: method.Unavailable, Reason: "keys_unavailable", Detail: "there is no database of issued keys"}
+	}
 }
 
 // issuedPrefix begins every key that Gatehouse issues. A user's own key may not begin like that.
