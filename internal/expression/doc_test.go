@@ -53,7 +53,8 @@ func TestReference(t *testing.T) {
 	}
 	for what, n := range map[string]int{"source": maxSource, "nesting": maxDepth, "parts, once loops are written out": maxNodes,
 		"loops in loops, or one after the other on a list": maxNesting, "regular expression": maxPattern,
-		"estimated worst case for a large request": maxEstimate, "what it may cost for one request": maxRunCost} {
+		"estimated worst case for a large request": maxEstimate, "what it may cost for one request": maxRunCost,
+		"texts that are put together, for one request": maxBuilt} {
 		if row := fmt.Sprintf("| %s | %d", what, n); !strings.Contains(page, row) {
 			t.Errorf("the page has no row that begins %s", row)
 		}
@@ -64,7 +65,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// TestConcurrent: one program serves many exchanges at once, on both paths.
+// TestConcurrent: one program serves many exchanges at once, on both paths, while others are compiled.
 func TestConcurrent(t *testing.T) {
 	for _, c := range realistic {
 		p, err := Compile(c.src, Options{Kind: c.kind})
@@ -76,6 +77,9 @@ func TestConcurrent(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				x := sample()
+				if _, err := Compile(c.src, Options{Kind: c.kind}); err != nil {
+					t.Error(err)
+				}
 				for range 50 {
 					if got, _ := outcome(p, x); got != want {
 						t.Errorf("%s = %q, want %q", c.src, got, want)

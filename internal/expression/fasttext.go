@@ -26,7 +26,7 @@ func (b *builder) text(e ast.Expr) (text, bool) {
 	}
 	if a, key, ok := entry(e); ok && a.header != nil {
 		get := a.header
-		return func(f *frame) ([]byte, error) { return f.header(get(f.x), key), nil }, true
+		return func(f *frame) ([]byte, error) { return f.header(get(f.x), key) }, true
 	}
 	name, args := callOf(e)
 	switch name {
@@ -38,9 +38,12 @@ func (b *builder) text(e ast.Expr) (text, bool) {
 		if n, ok := b.integer(args[0]); ok {
 			return func(f *frame) ([]byte, error) {
 				v, err := n(f)
+				if err != nil {
+					return nil, err
+				}
 				start := len(f.buf)
 				f.buf = strconv.AppendInt(f.buf, v, 10)
-				return f.since(start), err
+				return f.since(start)
 			}, true
 		}
 		return b.text(args[0])
@@ -62,23 +65,28 @@ func attributeText(a *attribute) (text, bool) {
 		return func(f *frame) ([]byte, error) {
 			start := len(f.buf)
 			f.buf = append(f.buf, get(f.x)...)
-			return f.since(start), nil
+			return f.since(start)
 		}, true
 	case a.name == clientAddress:
 		return func(f *frame) ([]byte, error) {
 			start := len(f.buf)
 			f.buf = appendAddress(f.buf, f.x)
-			return f.since(start), nil
+			return f.since(start)
 		}, true
 	}
 	return nil, false
 }
 
 // since is what was put together from start on. Its capacity ends with it, so that nothing is appended over what follows.
-func (f *frame) since(start int) []byte { return f.buf[start:len(f.buf):len(f.buf)] }
+func (f *frame) since(start int) ([]byte, error) {
+	if len(f.buf) > maxBuilt {
+		return nil, errTooLarge
+	}
+	return f.buf[start:len(f.buf):len(f.buf)], nil
+}
 
 // header is the value of all fields of that name, joined only if there are several.
-func (f *frame) header(h *exchange.Header, name string) []byte {
+func (f *frame) header(h *exchange.Header, name string) ([]byte, error) {
 	all := h.All()
 	for i := range all {
 		if !exchange.EqualFold(all[i].Name, name) {
@@ -91,9 +99,9 @@ func (f *frame) header(h *exchange.Header, name string) []byte {
 				return f.since(start)
 			}
 		}
-		return all[i].Value
+		return all[i].Value, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // concat compiles a + b + c as one: parts are all evaluated before the first is copied, because they use the same room.
@@ -131,7 +139,7 @@ func (b *builder) concat(e ast.Expr) (text, bool) {
 			f.buf = append(f.buf, v...)
 		}
 		f.parts = f.parts[:base]
-		return f.since(start), nil
+		return f.since(start)
 	}, true
 }
 
@@ -160,7 +168,7 @@ func (b *builder) cased(e ast.Expr, first, last byte) (text, bool) {
 			f.buf = utf8.AppendRune(f.buf, r)
 			i += n
 		}
-		return f.since(start), nil
+		return f.since(start)
 	}, true
 }
 
@@ -187,7 +195,7 @@ func (b *builder) claimText(e ast.Expr) (text, bool) {
 		case string:
 			start := len(f.buf)
 			f.buf = append(f.buf, v...)
-			return f.since(start), nil
+			return f.since(start)
 		}
 		return nil, errClaim
 	}, true

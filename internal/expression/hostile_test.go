@@ -85,6 +85,8 @@ func TestHostile(t *testing.T) {
 		{name: "loop over claims", src: `identity.claims.deep.roles.exists(r, identity.claims.roles.exists(s, r != s))`, refused: "may cost too much"},
 		{name: "splitting", src: `request.query.split("&").exists(p, p == "x")`, fails: "cost limit"},
 		{name: "splitting into bytes", src: `request.headers["x-long"].split("").exists(c, c == "b")`, fails: "cost limit"},
+		{name: "lower case often", src: strings.TrimSuffix(strings.Repeat(`request.headers["x-long"].lowerAscii()=="a"||`, 40), "||"), fails: "too large"},
+		{name: "looking often", src: strings.TrimSuffix(strings.Repeat(`request.headers["x-long"].contains("b")||`, 90), "||")},
 		{name: "reversing", src: `request.headers["x-long"].reverse().contains("b")`, fails: "cost limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

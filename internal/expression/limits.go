@@ -20,6 +20,12 @@ const maxSteps = 128 << 10
 // stepsPerCost is how many of those steps cost as much as one of cel's units.
 const stepsPerCost = 8
 
+// maxBuilt bounds the texts that one evaluation on the fast path puts together, in bytes: joined fields, sums, texts in another case. It has
+// room for the largest header section twice. In cel the cost limit does that.
+const maxBuilt = 128 << 10
+
+var errTooLarge = fmt.Errorf("the texts that are put together are too large")
+
 var errTooLong = fmt.Errorf("matches: the text is too long for this pattern")
 
 // match is "matches" on the fast path.
@@ -111,11 +117,11 @@ func (e estimator) EstimateCallCost(_, overload string, target *cost.AstNode, ar
 			size = s.Max
 		}
 		most := min(size, uint64(maxSteps/p.size)) * uint64(p.size) / stepsPerCost
-		return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: 1, Max: 1 + most}}
+		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 1, Max: 1 + most}}
 	case "in_network_string":
 		return &cost.CallEstimate{CostEstimate: cost.FixedCostEstimate(8)}
 	case "in_network_list":
-		return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: 8, Max: 8 * 256}}
+		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 8, Max: 8 * 256}}
 	}
 	return nil
 }
