@@ -77,6 +77,10 @@ func attributeText(a *attribute) (text, bool) {
 	return nil, false
 }
 
+// fits reports whether n more bytes may be put together. It is asked before they are: an error of one side of || does not keep the next
+// side from running.
+func (f *frame) fits(n int) bool { return len(f.buf)+n <= maxBuilt }
+
 // since is what was put together from start on. Its capacity ends with it, so that nothing is appended over what follows.
 func (f *frame) since(start int) ([]byte, error) {
 	if len(f.buf) > maxBuilt {
@@ -94,6 +98,13 @@ func (f *frame) header(h *exchange.Header, name string) ([]byte, error) {
 		}
 		for j := i + 1; j < len(all); j++ {
 			if exchange.EqualFold(all[j].Name, name) {
+				n := 0
+				for k := range all {
+					n += len(all[k].Value)
+				}
+				if !f.fits(n) { // more than it will be: other fields count too
+					return nil, errTooLarge
+				}
 				start := len(f.buf)
 				f.buf, _ = h.Joined(f.buf, name)
 				return f.since(start)
@@ -125,7 +136,7 @@ func (b *builder) concat(e ast.Expr) (text, bool) {
 	}
 	parts = append([]text{p}, parts...)
 	return func(f *frame) ([]byte, error) {
-		base := len(f.parts)
+		base, n := len(f.parts), 0
 		for _, p := range parts {
 			v, err := p(f)
 			if err != nil {
@@ -133,6 +144,11 @@ func (b *builder) concat(e ast.Expr) (text, bool) {
 				return nil, err
 			}
 			f.parts = append(f.parts, v)
+			n += len(v)
+		}
+		if !f.fits(n) {
+			f.parts = f.parts[:base]
+			return nil, errTooLarge
 		}
 		start := len(f.buf)
 		for _, v := range f.parts[base:] {
@@ -153,6 +169,9 @@ func (b *builder) cased(e ast.Expr, first, last byte) (text, bool) {
 		v, err := t(f)
 		if err != nil {
 			return nil, err
+		}
+		if !f.fits(len(v)) {
+			return nil, errTooLarge
 		}
 		start := len(f.buf)
 		for i := 0; i < len(v); {

@@ -108,9 +108,12 @@ func TestHostile(t *testing.T) {
 				return
 			}
 			x := largest()
-			start = time.Now()
-			_, err = outcome(p, x)
-			ran := time.Since(start)
+			ran := time.Hour // the fastest of some: the machine does other things as well
+			for range 8 {
+				start = time.Now()
+				_, err = outcome(p, x)
+				ran = min(ran, time.Since(start))
+			}
 			if (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 				t.Errorf("running: %v, want %q", err, c.fails)
 			}
