@@ -426,37 +426,42 @@ type ExternalAuth struct {
 	HTTP *ExternalHTTPAuth `json:"http,omitempty"`
 	// GRPC are the settings of protocol GRPC.
 	GRPC *ExternalGRPCAuth `json:"grpc,omitempty"`
-	// ForwardBody sends the beginning of the body along. Absent: no body is sent.
+	// ForwardBody sends the body along. Absent: no body is sent.
 	ForwardBody *ForwardBody `json:"forwardBody,omitempty"`
-	// Timeout of one question. Default 1s.
+	// Timeout of one question. Default 1s, at most 30s.
 	Timeout *gatewayv1.Duration `json:"timeout,omitempty"`
-	// OnFailure is Deny (default): 503 when the service does not answer; or Allow.
+	// OnFailure is Deny (default): 503 when the service does not answer, or answers something that is neither yes nor no; or Allow: then
+	// such a request passes. A status of 500 and above is an answer: of protocol HTTP it goes to the client.
 	// +kubebuilder:validation:Enum=Deny;Allow
 	OnFailure string `json:"onFailure,omitempty"`
 }
 
-// ExternalHTTPAuth asks with the client's method and headers; a 200 lets the request pass, any other answer goes to the client.
+// ExternalHTTPAuth asks with the client's method, path and query; a 200 lets the request pass, any other answer goes to the client, with
+// its headers and up to 64 KiB of body.
 type ExternalHTTPAuth struct {
-	// Path is put before the path of the request.
+	// Path is put before the path of the request, which is the canonical one: /check makes /check/cart/7 of /cart/7.
 	// +kubebuilder:validation:MaxLength=1024
 	Path string `json:"path,omitempty"`
 	// AllowedHeaders of the request that are sent along, beside Host, Method, Path, Content-Length and Authorization.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	AllowedHeaders []string `json:"allowedHeaders,omitempty"`
-	// AllowedResponseHeaders of a 200 that the backend is told. The client's own fields of these names are taken away on every route of the listener.
+	// AllowedResponseHeaders of a 200 that the backend is told. Empty: none. The client's own fields of these names are taken away on every route of the listener.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	AllowedResponseHeaders []string `json:"allowedResponseHeaders,omitempty"`
 }
 
-// ExternalGRPCAuth asks envoy.service.auth.v3.Authorization/Check.
+// ExternalGRPCAuth asks envoy.service.auth.v3.Authorization/Check. Of an OK the headers that are set and removed count; changes of the
+// query, headers for the client and dynamic metadata are left out.
 type ExternalGRPCAuth struct {
 	// AllowedHeaders of the request that are sent along. Empty: all.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	AllowedHeaders []string `json:"allowedHeaders,omitempty"`
-	// AllowedResponseHeaders that the service may have the backend told; others are left out.
+	// AllowedResponseHeaders that the service may have the backend told; others are left out. Empty: none. The client's own fields of
+	// these names are taken away on every route of the listener. Names that carry requests (Host, Authorization, Cookie, Content-*,
+	// X-Forwarded-*) are refused here, and the service may not have them removed.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	AllowedResponseHeaders []string `json:"allowedResponseHeaders,omitempty"`

@@ -180,7 +180,7 @@ func (l *lane) roundTrip(q *policy.Call, req *http.Request) (*policy.Reply, erro
 	if q.HTTP2 {
 		tr = l.prior
 	}
-	res, err := tr.RoundTrip(req) //nolint:bodyclose // closed below, when there is one
+	res, err := tr.RoundTrip(req)
 	if err != nil {
 		if why := req.Context().Err(); why != nil {
 			return nil, why

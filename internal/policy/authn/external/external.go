@@ -53,7 +53,7 @@ func Refs(s *v1alpha1.ExternalAuth) []policy.Ref {
 		r.Namespace = string(*b.Namespace)
 	}
 	if b.Port != nil {
-		r.Port = int32(*b.Port)
+		r.Port = *b.Port
 	}
 	return []policy.Ref{r}
 }
