@@ -111,14 +111,14 @@ func cpu() int64 {
 
 // BenchmarkDecide asks for 1024 clients in turn.
 func BenchmarkDecide(b *testing.B) {
-	one := []Rate{{Limit: 1 << 40, Period: time.Second}}
+	one := []Rate{{Limit: 1_000_000_000, Period: time.Second}}
 	quota := &Quota{Limit: 1 << 40, Window: Month}
 	for _, c := range []struct {
 		name   string
 		limits []Limit
 	}{
 		{"rate", []Limit{{Rates: one}}},
-		{"rates-2", []Limit{{Rates: []Rate{one[0], {Limit: 1 << 30, Period: time.Hour}}}}},
+		{"rates-2", []Limit{{Rates: []Rate{one[0], {Limit: 1 << 31, Period: time.Hour}}}}},
 		{"quota", []Limit{{Quota: quota}}},
 		{"three-limits", []Limit{{Rates: one}, {Rates: one, Quota: quota}, {Rates: one}}},
 	} {

@@ -245,6 +245,7 @@ func (b *batch) count(s *shard, a *Ask, n int64, rates bool) {
 		end, left = e.end, q.Limit-e.count
 	}
 	switch {
+	case lim.Shared && b.l.store != nil && !rates && lim.Quota == nil: // nothing was counted
 	case lim.Shared && b.l.store != nil:
 		due := b.ns + relaxed
 		if made {

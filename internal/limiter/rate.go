@@ -110,7 +110,10 @@ func (r *Rate) ask(t point, now, prior, cost int64) (part, point) {
 		return part{retry: never}, t
 	}
 	p, l := r.interval()
-	full, fullRem := scale(b, p, l)
+	full, fullRem := int64(p), uint32(0) // as most limits have it, and a division less
+	if uint64(b) != l {
+		full, fullRem = scale(b, p, l)
+	}
 	t = t.from(now)
 	if prior > 0 {
 		t = t.plus(prior, p, l)

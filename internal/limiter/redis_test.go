@@ -24,13 +24,13 @@ func TestMain(m *testing.M) {
 
 // server is a real redis-server on loopback, ended with the test.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	addr string
 	args []string
 	cmd  *exec.Cmd
 }
 
-func redisServer(t *testing.T, args ...string) *server {
+func redisServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if slices.Contains(strings.Split(os.Getenv("GATEHOUSE_REQUIRE"), ","), "redis") {
@@ -85,7 +85,7 @@ func (s *server) do(command string) string {
 	return strings.TrimSpace(line)
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if ok() {
@@ -369,4 +369,20 @@ func TestRedisCluster(t *testing.T) {
 			t.Fatalf("ask %d: %v %+v, want %v", i, got, out, want)
 		}
 	}
+}
+
+// BenchmarkDecideStrict asks a real server, from two goroutines a processor.
+func BenchmarkDecideStrict(b *testing.B) {
+	l := redisServer(b).process(Options{})
+	lim := &Limit{Rates: []Rate{{Limit: 1_000_000, Period: time.Second}}, Shared: true, Strict: true}
+	l.DecideStrict(b.Context(), time.Now(), []Ask{{Limit: lim, Peek: true}}, make([]Answer, 1))
+	b.SetParallelism(2)
+	b.RunParallel(func(pb *testing.PB) {
+		out := make([]Answer, 1)
+		for pb.Next() {
+			if !l.DecideStrict(b.Context(), time.Now(), []Ask{{Limit: lim, Key: key("b"), Cost: 1}}, out) {
+				b.Fatalf("%+v", out[0])
+			}
+		}
+	})
 }
