@@ -154,7 +154,8 @@ type APIKeyAuth struct {
 	Environments []string `json:"environments,omitempty"`
 }
 
-// JWTAuth accepts signed tokens. Which algorithms may be used is said by the keys and by algorithms, never by a token.
+// JWTAuth accepts signed tokens in the compact form, of at most 16 KiB. Which algorithms may be used is said by the keys and by algorithms,
+// never by a token. Encrypted tokens, and headers with crit, are refused.
 type JWTAuth struct {
 	// From are the places where a token may stand; the first that holds one counts. Default: the header Authorization with scheme Bearer.
 	// +kubebuilder:validation:MaxItems=8
@@ -173,7 +174,8 @@ type JWTAuth struct {
 	// +listType=map
 	// +listMapKey=header
 	ClaimsToHeaders []ClaimToHeader `json:"claimsToHeaders,omitempty"`
-	// DPoP asks for a proof that the caller holds the key that the token is bound to (RFC 9449).
+	// DPoP asks for a proof that the caller holds the key that the token is bound to (RFC 9449). Tokens may then stand in the header
+	// Authorization with scheme DPoP too, whatever from says.
 	DPoP *DPoP `json:"dpop,omitempty"`
 }
 
@@ -188,17 +190,19 @@ type JWTIssuer struct {
 	// +listType=set
 	Audiences []string `json:"audiences,omitempty"`
 	// Algorithms that may be used. Default: all that fit the keys, of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA.
+	// HS256, HS384 and HS512 go with jwks.inline only, and not with others.
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:Enum=RS256;RS384;RS512;PS256;PS384;PS512;ES256;ES384;ES512;EdDSA;HS256;HS384;HS512
 	// +listType=set
 	Algorithms []string `json:"algorithms,omitempty"`
 	// JWKS is where the keys are. Default: the jwks_uri that the issuer's discovery document names (OpenID Connect Discovery, RFC 8414).
+	// RSA keys of less than 2048 bits, keys of use enc, and two keys of one kid are not used.
 	JWKS *JWKS `json:"jwks,omitempty"`
 	// Claims says which claims the identity is read from.
 	Claims *ClaimNames `json:"claims,omitempty"`
 	// Leeway for clocks that differ, on exp and nbf. Default 0s, at most 5m.
 	Leeway *gatewayv1.Duration `json:"leeway,omitempty"`
-	// Types that the header typ may have: at+jwt. Default: JWT, at+jwt, or none.
+	// Types that the header typ may have: at+jwt. Compared without case and without application/. Default: JWT, at+jwt, or none.
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=set
 	Types []string `json:"types,omitempty"`
@@ -211,11 +215,13 @@ type JWTIssuer struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.inline)",message="exactly one of url and inline must be set"
 type JWKS struct {
-	// URL that the keys are fetched from, in the background. https, or http for tests and networks that one trusts.
+	// URL that the keys are fetched from, in the background: when the answer's Cache-Control max-age is over (1m to 24h, 10m without one),
+	// and for a kid that is not known, at most twice a minute. The last good keys stay when it fails; while there were never any,
+	// answers are 503. https, or http for tests and networks that one trusts.
 	// +kubebuilder:validation:Pattern=`^https?://`
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url,omitempty"`
-	// Inline is the text of the set.
+	// Inline is the text of the set: {"keys": [...]}, of public keys, or of secrets (oct) where algorithms names HS256, HS384 or HS512.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=65536
 	Inline string `json:"inline,omitempty"`
@@ -249,10 +255,11 @@ type ClaimToHeader struct {
 
 // DPoP is the binding of RFC 9449.
 type DPoP struct {
-	// Require is Bound (default): a token that is bound to a key needs a proof; or Always: every token has to be bound.
+	// Require is Bound (default): a token that is bound to a key (cnf.jkt) needs a proof, and is refused as Bearer; or Always: every token
+	// has to be bound.
 	// +kubebuilder:validation:Enum=Bound;Always
 	Require string `json:"require,omitempty"`
-	// MaxAge of a proof. Default 60s. A proof is accepted once.
+	// MaxAge of a proof. Default 60s, from 1s to 5m. A proof is accepted once.
 	MaxAge *gatewayv1.Duration `json:"maxAge,omitempty"`
 }
 

@@ -10,6 +10,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -334,4 +336,24 @@ func BenchmarkProofES256(b *testing.B) {
 			b.Fatal(got)
 		}
 	}
+}
+
+// FuzzURL compares sameURL with net/url: what is taken for https://shop.example/cart is that for everybody.
+func FuzzURL(f *testing.F) {
+	for _, s := range []string{"https://shop.example/cart", "HTTPS://SHOP.EXAMPLE:443/a/../c%61rt?x#y", "https://a@shop.example/cart", "https://shop.example\\@evil/cart", "//shop.example/cart"} {
+		f.Add(s)
+	}
+	x := request()
+	f.Fuzz(func(t *testing.T, htu string) {
+		if !sameURL(x, htu) {
+			return
+		}
+		cut, _, _ := strings.Cut(htu, "#")
+		cut, _, _ = strings.Cut(cut, "?")
+		u, err := url.Parse(cut)
+		if err != nil || u.Scheme != "https" || strings.TrimSuffix(strings.ToLower(u.Hostname()), ".") != "shop.example" || u.User != nil ||
+			u.Port() != "" && u.Port() != "443" || path.Clean(u.Path) != "/cart" {
+			t.Errorf("%q is taken for https://shop.example/cart, and is %v, %v", htu, u, err)
+		}
+	})
 }

@@ -23,7 +23,8 @@ func (f *fetcher) refresh(w policy.Work) (time.Duration, error) {
 	from := f.from
 	if f.discover {
 		if !w.Now().Before(f.document.until) {
-			if err := f.discovery(w); err != nil {
+			// What was said last holds while nothing newer can be read, as it does for keys.
+			if err := f.discovery(w); err != nil && f.document.keys == "" {
 				return 0, err
 			}
 		}

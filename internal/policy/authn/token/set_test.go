@@ -341,6 +341,40 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// An issuer whose discovery document is gone keeps its keys, and new ones are still found where they were.
+func TestDiscoveryKeepsTheLastGoodDocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const issuer = "https://idp.example"
+		a, b := newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
+		c := &caller{}
+		key, kid, gone := a, "a", false
+		c.set(0, func(url string) (*policy.Reply, error) {
+			switch {
+			case url == keysURL:
+				return reply(200, setOf(jwk(t, key, kid)))(url)
+			case gone || url != issuer+"/.well-known/openid-configuration":
+				return reply(404, "")(url)
+			}
+			return reply(200, `{"issuer":"`+issuer+`","jwks_uri":"`+keysURL+`"}`)(url)
+		})
+		env := policy.Env{Live: newLive(t), Call: c}
+		cl := &client{t, Issuer{Rules{Issuer: issuer, Algorithms: Asymmetric, OptionalExpiry: true}, OpenIssuer(env, issuer)}}
+		text := func(k *ecdsa.PrivateKey, kid string) string {
+			return sign(t, k, "ES256", kid, map[string]any{"iss": issuer})
+		}
+		synctest.Wait()
+		if got := cl.send(text(a, "a")); got != "" {
+			t.Fatalf("%q (%s), want it accepted", got, cl.Set.Why())
+		}
+		key, kid, gone = b, "b", true
+		time.Sleep(time.Hour)
+		if got := cl.send(text(b, "b")); got != "" {
+			t.Errorf("a new key without a document: %q (%s), want it accepted", got, cl.Set.Why())
+		}
+		c.checkPace(t)
+	})
+}
+
 // Without a world, and once the work is over, nobody waits.
 func TestSetWithoutWork(t *testing.T) {
 	s := OpenURL(policy.Env{}, keysURL)
