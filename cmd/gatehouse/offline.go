@@ -201,7 +201,7 @@ func certificateFaults(r *translate.Result) (out []diag.Fault) {
 
 // bindFaults are the listeners that will not serve because another one has their address and port.
 func bindFaults(ls []*ir.Listener) (out []diag.Fault) {
-	_, refused := listener.Sockets(ls, nil)
+	_, refused := listener.Sockets(ls, nil, nil)
 	for _, l := range ls {
 		if st, ok := refused[l.Key]; ok {
 			out = append(out, diag.Fault{Object: diag.Ref{Kind: l.Source.Kind, Namespace: l.Source.Namespace, Name: l.Source.Name},

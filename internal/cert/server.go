@@ -2,6 +2,7 @@ package cert
 
 import (
 	"crypto/tls"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -12,6 +13,8 @@ type Entry struct {
 	Store    *Store
 	// MinVersion is "" or "1.2" for TLS 1.2, "1.3" for TLS 1.3.
 	MinVersion string
+	// ClientCertificate has clients asked for a certificate, which they may decline. It is not verified here: whoever reads it does so.
+	ClientCertificate bool
 }
 
 // Table is the listeners of one socket by their hostnames. It is not changed once made; nil knows no name.
@@ -73,6 +76,8 @@ type Server struct {
 	base   *tls.Config // TLS 1.2 and above
 	strict *tls.Config // TLS 1.3 only
 	refuse *tls.Config // names that have no certificate
+
+	ask, askStrict *tls.Config // base and strict, asking the client for a certificate
 }
 
 // NewServer returns a server that knows no name yet. protocols is what ALPN offers, in order of preference.
@@ -85,6 +90,7 @@ func NewServer(protocols ...string) *Server {
 	// served to clients that hold a ticket.
 	s.refuse = s.base.Clone()
 	s.refuse.SessionTicketsDisabled = true
+	s.ask, s.askStrict = s.asking(s.base), s.asking(s.strict)
 	s.base.GetConfigForClient = s.config
 	return s
 }
@@ -101,11 +107,55 @@ func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	switch {
 	case e == nil || !e.Store.Covers(name):
 		return s.refuse, nil
-	case e.MinVersion == "1.3":
+	}
+	if e.ClientCertificate {
+		if a, ok := hello.Conn.(Asked); ok {
+			a.Asked()
+		}
+		if e.MinVersion == "1.3" {
+			return s.askStrict, nil
+		}
+		return s.ask, nil
+	}
+	if e.MinVersion == "1.3" {
 		return s.strict, nil
 	}
 	return nil, nil
 }
+
+// Asked is a connection that wants to know when its client is asked for a certificate.
+type Asked interface{ Asked() }
+
+// mark stands before the name in a session of a client that showed a certificate.
+const mark = "client certificate for "
+
+// asking is c with the client asked for a certificate. A session is resumed only if it was made for the same name and holds a certificate:
+// one from before clients were asked, of a client that had none to show, or of another listener would leave the client without a
+// way to show one, for as long as its tickets are renewed. The keys of tickets are those of the socket.
+func (s *Server) asking(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.ClientAuth = tls.RequestClientCert
+	c.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		if len(cs.PeerCertificates) > 0 && !slices.ContainsFunc(ss.Extra, marked) {
+			ss.Extra = append(ss.Extra, []byte(mark+strings.ToLower(cs.ServerName)))
+		}
+		return s.base.EncryptTicket(cs, ss)
+	}
+	c.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		ss, err := s.base.DecryptTicket(identity, cs)
+		if err != nil || ss == nil {
+			return nil, err
+		}
+		want := mark + strings.ToLower(cs.ServerName)
+		if !slices.ContainsFunc(ss.Extra, func(b []byte) bool { return string(b) == want }) {
+			return nil, nil
+		}
+		return ss, nil
+	}
+	return c
+}
+
+func marked(b []byte) bool { return strings.HasPrefix(string(b), mark) }
 
 // certificate returns nil without an error when no certificate is meant for the name: crypto/tls then sends
 // unrecognized_name (RFC 6066 section 3).

@@ -184,7 +184,7 @@ func (c *Compiler) guard(s *proxy.Snapshot) {
 		if l == nil {
 			continue
 		}
-		l.Certificate = l.Certificate || k.certificate
+		l.ClientCertificate = l.ClientCertificate || k.certificate
 		for _, name := range k.identity {
 			if !slices.Contains(l.Identity, name) {
 				l.Identity = append(l.Identity, name)

@@ -69,6 +69,9 @@ func (d *Driver) Serve(c *listener.Conn) {
 	defer d.stats.ClientConns.Add(-1)
 	s := session{d: d, c: c}
 	s.info = proxy.ConnInfo{Group: c.Group, Port: c.Port, Peer: c.Peer(), TLS: c.TLS() != nil, SNI: c.SNI(), Shard: d.shards.Add(1)}
+	if st := c.TLS(); st != nil {
+		s.info.Certificate, s.info.Asked = exchange.NewClientCertificate(st.PeerCertificates), c.Asked()
+	}
 	s.info.PeerText = s.info.Peer.Addr().AppendTo(nil)
 	s.info.Name = []byte(strings.ToLower(s.info.SNI))
 	s.info.PortText = proxy.AppendPort(nil, c.Port)

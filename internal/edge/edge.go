@@ -171,7 +171,10 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 	e.seen = st
 	var states map[string]listener.State
 	if secrets || config {
-		wanted, refused := listener.Sockets(st.Config.Listeners, e.stores)
+		wanted, refused := listener.Sockets(st.Config.Listeners, e.stores, func(key string) bool {
+			l := next.Listeners[key]
+			return l != nil && l.ClientCertificate
+		})
 		e.refused = refused
 		if config { // before the sockets: one that is new must find its routes
 			e.proxy.Swap(next)

@@ -109,18 +109,21 @@ type Exchange struct {
 	Response Response
 	Identity Identity
 
-	ID        []byte         // request id, as the log and problem documents show it
-	Client    netip.AddrPort // who calls: behind trusted proxies, the rightmost address that is not trusted
-	Peer      netip.AddrPort // the other end of the connection
-	Trusted   bool           // Peer is a trusted proxy: its X-Forwarded-* and Forwarded are kept
-	TLS       bool           // the client speaks TLS to the edge
-	SNI       string
-	Port      uint16 // of the listener, as clients see it
-	Listener  string // key
-	Scheme    string // "http" or "https", as the client used it (behind a trusted proxy: as that says)
-	Route     string // name of the matched route, "" before and without
-	Matched   string // the path prefix that the route matched, for ReplacePrefixMatch; "" if it is not a prefix match
-	RouteHost string // hostname pattern of the virtual host that matched
+	ID      []byte         // request id, as the log and problem documents show it
+	Client  netip.AddrPort // who calls: behind trusted proxies, the rightmost address that is not trusted
+	Peer    netip.AddrPort // the other end of the connection
+	Trusted bool           // Peer is a trusted proxy: its X-Forwarded-* and Forwarded are kept
+	TLS     bool           // the client speaks TLS to the edge
+	SNI     string
+	// Certificate is what the client showed in the TLS handshake of its connection; nil: nothing, or it was not asked. Nobody has
+	// verified it but for the proof that the client holds its key.
+	Certificate *ClientCertificate
+	Port        uint16 // of the listener, as clients see it
+	Listener    string // key
+	Scheme      string // "http" or "https", as the client used it (behind a trusted proxy: as that says)
+	Route       string // name of the matched route, "" before and without
+	Matched     string // the path prefix that the route matched, for ReplacePrefixMatch; "" if it is not a prefix match
+	RouteHost   string // hostname pattern of the virtual host that matched
 
 	// Rewritten is set by a step that changed Request.Path (then the backend gets Path); HostRewritten by one that
 	// changed Request.Authority.
@@ -181,7 +184,7 @@ func (x *Exchange) Reset() {
 	if x.Identity.Method != "" {
 		x.Identity = Identity{}
 	}
-	x.ID, x.ClientPath = nil, nil
+	x.ID, x.ClientPath, x.Certificate = nil, nil, nil
 	x.Client, x.Peer = netip.AddrPort{}, netip.AddrPort{}
 	x.Trusted, x.TLS, x.Dry, x.Rewritten, x.HostRewritten = false, false, false, false, false
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""

@@ -43,6 +43,7 @@ type Conn struct {
 	raw   syscall.RawConn
 	tls   *tls.Conn
 	tstat *tls.ConnectionState
+	asked bool    // the client was asked for a certificate
 	sock  *socket // nil for a connection made by Wrap
 	meta  *Socket // nil after the handshake: a long connection keeps no old certificate alive
 
@@ -216,6 +217,9 @@ func (c *Conn) RawPeer() netip.AddrPort { return c.rawPeer }
 // TLS is what the handshake agreed on, nil on a connection in clear text and before the handshake.
 func (c *Conn) TLS() *tls.ConnectionState { return c.tstat }
 
+// Asked reports whether the client was asked for a certificate in the handshake.
+func (c *Conn) Asked() bool { return c.asked }
+
 // SNI is the name that the client asked for in the handshake, "" if none.
 func (c *Conn) SNI() string {
 	if c.tstat == nil {
@@ -344,6 +348,9 @@ type wire struct {
 	net.Conn
 	c *Conn
 }
+
+// Asked is called in the handshake, for cert.Asked.
+func (w *wire) Asked() { w.c.asked = true }
 
 func (w *wire) Read(p []byte) (int, error) {
 	if len(w.c.stage) > 0 {

@@ -416,7 +416,7 @@ func TestSocketsShareAndRefuse(t *testing.T) {
 		trusting,
 		l("g/plain", "Gateway/g", young, ir.HTTP, bind),
 		l("h/b", "Gateway/h", young, ir.HTTP, []ir.Bind{{Port: 80}, {Address: loopback, Port: 81}}),
-	}, map[string]*cert.Store{})
+	}, map[string]*cert.Store{}, nil)
 	type row struct {
 		Bind, Group, Keys string
 		TLS, Proxy        bool

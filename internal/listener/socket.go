@@ -34,8 +34,9 @@ type Socket struct {
 
 // Sockets groups listeners by the binds they need. Of two that cannot share one (another group, another port as clients
 // see it, or TLS beside clear text) the older has it, and refused says for the other, by key, who has it. A listener with several
-// binds is bound at all of them. stores are the certificates by listener key.
-func Sockets(ls []*ir.Listener, stores map[string]*cert.Store) (wanted []Socket, refused map[string]State) {
+// binds is bound at all of them. stores are the certificates by listener key; asks says, by key, whose clients are asked for a
+// certificate (nil: nobody's).
+func Sockets(ls []*ir.Listener, stores map[string]*cert.Store, asks func(key string) bool) (wanted []Socket, refused map[string]State) {
 	ls = slices.Clone(ls)
 	slices.SortStableFunc(ls, func(a, b *ir.Listener) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key))
@@ -64,7 +65,7 @@ func Sockets(ls []*ir.Listener, stores map[string]*cert.Store) (wanted []Socket,
 			w := &wanted[at[b]]
 			w.Listeners = append(w.Listeners, l.Key)
 			if l.Protocol == ir.HTTPS {
-				e := cert.Entry{Hostname: l.Hostname, Store: stores[l.Key]}
+				e := cert.Entry{Hostname: l.Hostname, Store: stores[l.Key], ClientCertificate: asks != nil && asks(l.Key)}
 				if l.Client != nil {
 					e.MinVersion = l.Client.TLSMinVersion
 				}

@@ -122,7 +122,10 @@ type ConnInfo struct {
 	TLS      bool
 	SNI      string
 	Name     []byte // SNI in lower case
-	Shard    uint32
+	// Certificate is what the client showed; Asked, whether it was asked for one.
+	Certificate *exchange.ClientCertificate
+	Asked       bool
+	Shard       uint32
 }
 
 type stage uint8
@@ -152,6 +155,7 @@ func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
 	f.trace = nil
 	f.Start = now
 	f.Peer, f.Client, f.TLS, f.SNI, f.Port = c.Peer, c.Peer, c.TLS, c.SNI, c.Port
+	f.Certificate = c.Certificate
 	f.Scheme = "http"
 	if c.TLS {
 		f.Scheme = "https"
@@ -225,8 +229,12 @@ func (f *Flow) head() Action {
 	if f.site == nil {
 		return f.refuse(404, "no_listener", "no listener serves this address")
 	}
-	if f.TLS && f.SNI != "" && f.misdirected() {
+	asks := l != nil && l.ClientCertificate && f.TLS
+	if f.TLS && (f.SNI != "" || asks) && f.misdirected() {
 		return f.refuse(421, "misdirected_request", "the TLS server name belongs to another listener")
+	}
+	if asks && !f.conn.Asked {
+		f.Close = true // the connection is from before clients were asked: on the next one they are
 	}
 	if l != nil && l.MergeEmpty && f.Request.PathFlags&exchange.EmptySegment != 0 {
 		f.merge()
@@ -260,7 +268,8 @@ func (f *Flow) head() Action {
 }
 
 // misdirected reports whether the handshake was made for another listener than the one the request belongs to: its
-// certificate, and later its client certificate, would say nothing about this host (RFC 9110 section 15.5.20).
+// certificate, and the client's, would say nothing about this host (RFC 9110 section 15.5.20). A handshake without a server name was made
+// for the listener of any name, which is let pass only where no client certificate counts: old clients send none.
 func (f *Flow) misdirected() bool {
 	l := f.site.Listener(f.conn.Name)
 	return l != nil && f.listener != nil && l != f.listener.Config

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/introspection"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/jwt"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/mtls"
 )
 
 // compileMethod compiles the one method that m holds; field is its field, which the paths of an error are relative to.
@@ -33,6 +34,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = hmac.Compile(m.Name, m.HMAC, env)
 	case m.JWT != nil:
 		h, err = jwt.Compile(m.Name, m.JWT, env)
+	case m.MTLS != nil:
+		h, err = mtls.Compile(m.Name, m.MTLS, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -57,6 +60,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = hmac.Refs(m.HMAC)
 	case m.JWT != nil:
 		out = jwt.Refs(m.JWT)
+	case m.MTLS != nil:
+		out = mtls.Refs(m.MTLS)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path

@@ -19,7 +19,6 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
-	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 const (
@@ -59,7 +58,7 @@ func Compile(name string, s *v1alpha1.BasicAuth, env policy.Env) (method.Handler
 		return method.Handler{}, err
 	}
 	b := &basic{source: source, gate: policy.Open(env, "authn/basic", openGate),
-		users: &users{method: name, secret: env.Ref(refSecret), find: func() *secret.Material { return env.Material(refSecret) }}}
+		users: &users{method: name, secret: method.NewMaterial(env, refSecret)}}
 	h := method.Handler{Authenticate: b.authenticate,
 		Challenge: `Basic realm="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(realm) + `", charset="UTF-8"`}
 	if s.Strip == nil || *s.Strip {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
@@ -69,14 +70,14 @@ type list struct {
 
 // users are the lines of a Secret, read anew when its material is another.
 type users struct {
-	method, secret string
-	find           func() *secret.Material
-	read           atomic.Pointer[list]
+	method string
+	secret method.Material
+	read   atomic.Pointer[list]
 }
 
 // list returns the users, nil when the Secret is not there.
 func (u *users) list() *list {
-	m := u.find()
+	m := u.secret.Now()
 	if m == nil {
 		return nil
 	}
@@ -112,7 +113,7 @@ func (u *users) parse(m *secret.Material) *list {
 		}
 		hash, _, _ := bytes.Cut(rest, []byte(":")) // some tools write a comment behind it
 		e := newEntry(string(hash))
-		e.identity = exchange.Identity{Subject: string(user), CredentialID: u.secret + "/" + string(user), Method: u.method}
+		e.identity = exchange.Identity{Subject: string(user), CredentialID: u.secret.Handle + "/" + string(user), Method: u.method}
 		l.users[string(user)] = e
 		if l.first == nil && e.kind != unusable {
 			l.first = e

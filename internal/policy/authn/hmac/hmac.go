@@ -23,7 +23,6 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
-	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
 const (
@@ -83,7 +82,7 @@ func Compile(name string, s *v1alpha1.HMACAuth, env policy.Env) (method.Handler,
 	if len(faults) > 0 {
 		return method.Handler{}, errors.Join(faults...)
 	}
-	v.keys = &keys{method: name, secret: env.Ref(refSecret), find: func() *secret.Material { return env.Material(refSecret) }, dummy: randomKey()}
+	v.keys = &keys{method: name, secret: method.NewMaterial(env, refSecret), dummy: randomKey()}
 	v.replays = policy.Open(env, "authn/hmac", openReplays)
 	v.replays.until(v.age)
 	return method.Handler{Authenticate: v.authenticate, Challenge: `Signature realm="` + name + `"`, Body: body}, nil

@@ -53,15 +53,15 @@ type index struct {
 
 // keys are those of a Secret, read anew when its material is another.
 type keys struct {
-	method, secret string
-	find           func() *secret.Material
-	dummy          *key
-	read           atomic.Pointer[index]
+	method string
+	secret method.Material
+	dummy  *key
+	read   atomic.Pointer[index]
 }
 
 // index returns the keys, nil when the Secret is not there.
 func (k *keys) index() *index {
-	m := k.find()
+	m := k.secret.Now()
 	if m == nil {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (k *keys) index() *index {
 		i = &index{of: m, keys: make(map[string]*key, len(m.Data))}
 		for id, v := range m.Data {
 			if v.Len() >= minSecret {
-				i.keys[id] = newKey(v.Reveal(), exchange.Identity{Subject: id, CredentialID: k.secret + "/" + id, Method: k.method})
+				i.keys[id] = newKey(v.Reveal(), exchange.Identity{Subject: id, CredentialID: k.secret.Handle + "/" + id, Method: k.method})
 			}
 		}
 		k.read.Store(i)
