@@ -59,6 +59,7 @@ type Edge struct {
 	resolver  *upstream.Resolver
 	secrets   secret.Store
 	compiler  *compile.Compiler
+	calls     *Calls
 	proxy     *proxy.Edge
 	driver    *drive.Driver
 	listeners *listener.Set
@@ -104,7 +105,8 @@ func New(o Options) *Edge {
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
-	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys, Limiter: o.Limiter, Country: o.Country}, o.Recorder)
+	e.calls = NewCalls(e.clusters, o.Lookup)
+	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Call: e.calls, Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys, Limiter: o.Limiter, Country: o.Country}, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
 		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
@@ -330,6 +332,7 @@ func (e *Edge) Load() proxy.Load { return e.proxy.Load() }
 // Drain ends serving without losing what is in flight: for grace new connections are still taken, then those in use may
 // finish until ctx ends. Then the idle connections to backends are closed. It returns how many exchanges did not finish.
 func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
+	defer e.calls.Close()
 	defer e.compiler.Close()
 	defer e.clusters.CloseIdle()
 	return e.listeners.Drain(ctx, grace)
