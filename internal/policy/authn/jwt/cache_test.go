@@ -73,13 +73,17 @@ func TestCacheIsBounded(t *testing.T) {
 	if n := c.Len(); n > 10<<20/token.MaxToken+16 {
 		t.Errorf("%d tokens of 16 KiB are remembered, want at most 10 MiB of them", n)
 	}
+	others, _, err := token.ParseKeys([]byte(`{"keys":[]}`), false)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := token.SumOf(rules, []byte("x"))
 	c.Add(&s, v, 100, start.Add(time.Minute))
 	for _, f := range []struct {
 		at   time.Duration
 		keys *token.Keys
 		want bool
-	}{{0, v.Keys, true}, {time.Minute - 1, v.Keys, true}, {time.Minute, v.Keys, false}, {0, nil, false}, {0, &token.Keys{}, true}} {
+	}{{0, v.Keys, true}, {time.Minute - 1, v.Keys, true}, {time.Minute, v.Keys, false}, {0, nil, false}, {0, others, false}, {0, &token.Keys{}, true}} {
 		if got := c.Find(&s, start.Add(f.at), func(int) *token.Keys { return f.keys }) != nil; got != f.want {
 			t.Errorf("after %s with keys %v: %v, want %v", f.at, f.keys, got, f.want)
 		}

@@ -57,32 +57,33 @@ func (f *fetcher) discovery(w policy.Work) error {
 			faults = append(faults, err)
 			continue
 		}
-		keys, err := readDocument(body, f.from)
+		whole, keys, err := readDocument(body, f.from)
 		if err != nil {
 			return fmt.Errorf("GET %s: %w", at, err)
 		}
 		f.document = document{keys: keys, until: w.Now().Add(age)}
+		f.whole.Store(&whole)
 		return nil
 	}
 	return errors.Join(faults...)
 }
 
-func readDocument(body []byte, issuer string) (string, error) {
+func readDocument(body []byte, issuer string) (whole map[string]any, keys string, err error) {
 	m, f := object(body)
 	if f != nil {
-		return "", errors.New(f.Detail)
+		return nil, "", errors.New(f.Detail)
 	}
 	if got, _ := m["issuer"].(string); got != issuer {
-		return "", fmt.Errorf("the document is of the issuer %s, not of %s", quote(got), quote(issuer))
+		return nil, "", fmt.Errorf("the document is of the issuer %s, not of %s", quote(got), quote(issuer))
 	}
-	keys, _ := m["jwks_uri"].(string)
+	keys, _ = m["jwks_uri"].(string)
 	if err := CheckURL(keys); err != nil {
-		return "", fmt.Errorf("jwks_uri: %w", err)
+		return nil, "", fmt.Errorf("jwks_uri: %w", err)
 	}
 	if secure(issuer) && !secure(keys) {
-		return "", errors.New("jwks_uri leads from https to http")
+		return nil, "", errors.New("jwks_uri leads from https to http")
 	}
-	return keys, nil
+	return m, keys, nil
 }
 
 func secure(url string) bool { return strings.HasPrefix(strings.ToLower(url), "https:") }

@@ -294,7 +294,7 @@ func (s *Keys) Verify(j *JWS, allowed Algorithms) *Fault {
 			continue
 		}
 		if tried++; tried > maxTries {
-			return fault(KeyUnknown, "more than %d keys fit, and the token has no kid", maxTries)
+			return fault(NoKeyID, "more than %d keys fit, and the token does not say which", maxTries)
 		}
 		if k.verify(j.Algorithm, j.signed, j.signature) {
 			return nil

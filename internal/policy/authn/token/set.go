@@ -40,6 +40,17 @@ func (s *Set) Keys() *Keys {
 	return s.inline
 }
 
+// Document is the last good discovery document of an issuer, nil if there is none. It is shared and never changed. What its other URLs
+// are good for is for the caller to check.
+func (s *Set) Document() map[string]any {
+	if s.fetch != nil {
+		if m := s.fetch.whole.Load(); m != nil {
+			return *m
+		}
+	}
+	return nil
+}
+
 // From says where the keys come from: the URL of the keys or of the issuer, "" for those that are inline.
 func (s *Set) From() string {
 	if s.fetch == nil {
@@ -117,7 +128,8 @@ func (s *Set) Refresh(now time.Time) <-chan struct{} {
 // fetcher is the running value behind sets of one URL.
 type fetcher struct {
 	keys     atomic.Pointer[Keys]
-	why      atomic.Pointer[string] // the last fetch failed
+	why      atomic.Pointer[string]         // the last fetch failed
+	whole    atomic.Pointer[map[string]any] // the last good discovery document
 	from     string
 	discover bool
 	call     policy.Caller

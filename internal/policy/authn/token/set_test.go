@@ -335,6 +335,9 @@ func TestDiscovery(t *testing.T) {
 					}
 					time.Sleep(7 * time.Second)
 				}
+				if uri := cl.Set.Document()["jwks_uri"]; (uri == keys) != (c.want == "") {
+					t.Errorf("the document's jwks_uri is %v", uri)
+				}
 				call.checkPace(t)
 			})
 		})
@@ -347,16 +350,16 @@ func TestDiscoveryKeepsTheLastGoodDocument(t *testing.T) {
 		const issuer = "https://idp.example"
 		a, b := newEC(t, elliptic.P256()), newEC(t, elliptic.P256())
 		c := &caller{}
-		key, kid, gone := a, "a", false
-		c.set(0, func(url string) (*policy.Reply, error) {
-			switch {
-			case url == keysURL:
-				return reply(200, setOf(jwk(t, key, kid)))(url)
-			case gone || url != issuer+"/.well-known/openid-configuration":
+		server := func(documents map[string]string) {
+			c.set(0, func(url string) (*policy.Reply, error) {
+				if body, ok := documents[url]; ok {
+					return reply(200, body)(url)
+				}
 				return reply(404, "")(url)
-			}
-			return reply(200, `{"issuer":"`+issuer+`","jwks_uri":"`+keysURL+`"}`)(url)
-		})
+			})
+		}
+		server(map[string]string{issuer + "/.well-known/openid-configuration": `{"issuer":"` + issuer + `","jwks_uri":"` + keysURL + `"}`,
+			keysURL: setOf(jwk(t, a, "a"))})
 		env := policy.Env{Live: newLive(t), Call: c}
 		cl := &client{t, Issuer{Rules{Issuer: issuer, Algorithms: Asymmetric, OptionalExpiry: true}, OpenIssuer(env, issuer)}}
 		text := func(k *ecdsa.PrivateKey, kid string) string {
@@ -366,7 +369,7 @@ func TestDiscoveryKeepsTheLastGoodDocument(t *testing.T) {
 		if got := cl.send(text(a, "a")); got != "" {
 			t.Fatalf("%q (%s), want it accepted", got, cl.Set.Why())
 		}
-		key, kid, gone = b, "b", true
+		server(map[string]string{keysURL: setOf(jwk(t, b, "b"))})
 		time.Sleep(time.Hour)
 		if got := cl.send(text(b, "b")); got != "" {
 			t.Errorf("a new key without a document: %q (%s), want it accepted", got, cl.Set.Why())

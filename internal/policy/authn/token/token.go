@@ -30,6 +30,7 @@ const (
 	NoExpiry     = "expiry_missing"
 	NotYet       = "token_not_yet_valid"
 	KeyUnknown   = "key_unknown"
+	NoKeyID      = "kid_missing"
 	BadSignature = "signature_invalid"
 	Unavailable  = "jwks_unavailable" // the only one that says nothing about the token
 )

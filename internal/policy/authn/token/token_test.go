@@ -284,6 +284,27 @@ func TestKeysComeFromTheSetAlone(t *testing.T) {
 	}
 }
 
+// A token without kid is tried with a few keys, not with a hundred.
+func TestTokenWithoutKeyID(t *testing.T) {
+	var keys []string
+	k := newEC(t, elliptic.P256())
+	for range maxTries - 1 {
+		keys = append(keys, jwk(t, newEC(t, elliptic.P256()), "k"+fmt.Sprint(len(keys))))
+	}
+	keys = append(keys, jwk(t, k, "last"))
+	text := sign(t, k, "ES256", "", map[string]any{})
+	if got := verdict(parseSet(t, false, keys...), text, Asymmetric); got != "" {
+		t.Errorf("the last of four keys: %q, want it accepted", got)
+	}
+	keys = append([]string{jwk(t, newEC(t, elliptic.P256()), "more")}, keys...)
+	if got := verdict(parseSet(t, false, keys...), text, Asymmetric); got != NoKeyID {
+		t.Errorf("the last of five keys: %q, want %s", got, NoKeyID)
+	}
+	if got := verdict(parseSet(t, false, jwk(t, k, "")), sign(t, k, "ES256", "any", map[string]any{}), Asymmetric); got != "" {
+		t.Errorf("a key without kid for a token with one: %q, want it accepted", got)
+	}
+}
+
 func TestParseKeysDrops(t *testing.T) {
 	ec := newEC(t, elliptic.P256())
 	other := newEC(t, elliptic.P256())
