@@ -59,7 +59,7 @@ func TestRememberedTokensFollowTheKeys(t *testing.T) {
 		for send(old) == "" {
 			time.Sleep(time.Second)
 		}
-		if d := time.Since(taken); d > time.Minute {
+		if d := time.Since(taken); d > time.Minute+time.Second { // it looks once a second
 			t.Errorf("a key that was taken back worked for %s, with max-age=60", d)
 		}
 		if got := send(old); got != token.KeyUnknown {
