@@ -156,19 +156,25 @@ type refusal struct {
 
 // request asks the methods.
 func (c *chain) request(x *exchange.Exchange) policy.Verdict {
-	if len(c.methods) == 1 && !x.Dry { // the usual case: nothing has to be remembered
-		o := c.methods[0].Authenticate(x)
-		if o.State == method.Accepted && len(o.Cookies) == 0 {
-			x.Identity = o.Identity
-			if o.Identity.Method == "" {
-				x.Identity.Method = c.methods[0].name
-			}
-			c.finish(x, o.Header)
-			return policy.Verdict{}
-		}
-		return c.take(x, &seen{}, 0, o)
+	if c.all || x.Dry {
+		return c.from(x, &seen{}, 0)
 	}
-	return c.from(x, &seen{}, 0)
+	for i := range c.methods { // the usual cases: nothing has to be remembered
+		o := c.methods[i].Authenticate(x)
+		switch {
+		case o.State == method.Absent:
+			continue
+		case o.State != method.Accepted || len(o.Cookies) > 0:
+			return c.take(x, &seen{}, i, o)
+		}
+		x.Identity = o.Identity
+		if x.Identity.Method == "" {
+			x.Identity.Method = c.methods[i].name
+		}
+		c.finish(x, o.Header)
+		return policy.Verdict{}
+	}
+	return c.plain
 }
 
 // from asks the methods from the i-th on.
@@ -266,17 +272,22 @@ func (c *chain) finish(x *exchange.Exchange, told []exchange.Field) {
 	if c.shadow {
 		return
 	}
-	for i := range c.methods {
-		if c.methods[i].Admit != nil {
-			c.methods[i].Admit(x)
-		}
-	}
+	c.strip(x)
 	for _, f := range told {
 		if f.Value == nil {
 			x.Request.Header.Del(string(f.Name))
 			continue
 		}
 		x.Request.Header.Set(f.Name, f.Value)
+	}
+}
+
+// strip takes credentials out of the request.
+func (c *chain) strip(x *exchange.Exchange) {
+	for i := range c.methods {
+		if c.methods[i].Admit != nil {
+			c.methods[i].Admit(x)
+		}
 	}
 }
 
@@ -293,6 +304,9 @@ func (c *chain) conclude(x *exchange.Exchange, s *seen) policy.Verdict {
 	}
 	if detail == "" {
 		detail = c.reasons(s)
+	}
+	if !c.shadow {
+		c.strip(x) // nor does the log see a credential, even one that is not good
 	}
 	for _, r := range s.refused {
 		if r.State == method.Unavailable {
