@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		{"-protocols http,h2", `"h2" is neither`},
 		{"-rounds 0", "-rounds, -routes, -idle and -changes"},
 		{"-bytes 10", "-bytes at least 1 MiB"},
-		{"-measure requests,speed", `"speed" is none of requests, idle, bodies, scale`},
+		{"-measure requests,speed", `"speed" is none of requests, policies, idle, bodies, scale`},
 		{"nginx", `unexpected argument "nginx"`},
 	}
 	for _, c := range cases {

@@ -218,6 +218,9 @@ func (b *bench) tablesOf(ctx context.Context, measurement string) (string, error
 	}
 	defer backend.Stop()
 	switch measurement {
+	case "policies":
+		samples, err := b.measurePolicies(ctx)
+		return policiesReport(b, samples), err
 	case "idle":
 		samples, err := b.measureIdle(ctx)
 		return idleReport(b, samples), err

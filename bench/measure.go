@@ -144,6 +144,10 @@ func (b *bench) fetch(ctx context.Context, secure bool, direct string) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
+	for _, h := range b.headers() {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -154,6 +158,14 @@ func (b *bench) fetch(ctx context.Context, secure bool, direct string) ([]byte, 
 		err = fmt.Errorf("GET %s: status %d: %s", u, resp.StatusCode, body)
 	}
 	return body, err
+}
+
+// headers are what every request carries beside its own.
+func (b *bench) headers() []string {
+	if b.site.credentials == nil {
+		return nil
+	}
+	return b.site.credentials.headers()
 }
 
 func (b *bench) url(secure bool) string {
@@ -287,8 +299,11 @@ func (b *bench) measure(ctx context.Context, name string, r row, round int) (sam
 	}
 	defer p.Stop()
 	whole := b.warm + b.span + time.Second
-	load, err := lab.Start(b.coreLoad, "wrk", "-t", "1", "-c", strconv.Itoa(r.connections), "-d",
-		fmt.Sprintf("%ds", int(whole.Seconds()+0.5)), "--timeout", "10s", "--latency", b.url(r.secure))
+	args := []string{"wrk", "-t", "1", "-c", strconv.Itoa(r.connections), "-d", fmt.Sprintf("%ds", int(whole.Seconds()+0.5)), "--timeout", "10s", "--latency"}
+	for _, h := range b.headers() {
+		args = append(args, "-H", h)
+	}
+	load, err := lab.Start(b.coreLoad, append(args, b.url(r.secure))...)
 	if err != nil {
 		return s, err
 	}

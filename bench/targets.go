@@ -17,8 +17,8 @@ import (
 // that route first.
 var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
-// measurements are what can be measured: the CPU of requests, the memory of idle connections, large bodies, many routes.
-var measurements = []string{"requests", "idle", "bodies", "scale"}
+// measurements are what can be measured: the CPU of requests, what policies add to it, the memory of idle connections, large bodies, many routes.
+var measurements = []string{"requests", "policies", "idle", "bodies", "scale"}
 
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}
@@ -36,10 +36,11 @@ type site struct {
 	plain, secure, health, admin int    // ports on 127.0.0.1
 	backend                      int
 	certFile, keyFile            string
-	routes                       int  // hosts
-	paths                        int  // of each host, prefix the first; 0: 1
-	stream                       bool // bodies are passed on as they come, whatever is the proxy's default
-	first                        bool // the measured route comes first, not in the middle
+	routes                       int          // hosts
+	paths                        int          // of each host, prefix the first; 0: 1
+	stream                       bool         // bodies are passed on as they come, whatever is the proxy's default
+	first                        bool         // the measured route comes first, not in the middle
+	credentials                  *credentials // of every request, with policies; nil: none
 }
 
 // hosts lists the hosts of all routes, one route each, the measured one among them.
@@ -61,10 +62,15 @@ func (s site) file(name string) string { return filepath.Join(s.dir, name) }
 // command writes the configuration of proxy and returns the command line that runs it in the foreground.
 func (s site) command(b *bench, proxy string) ([]string, error) {
 	switch proxy {
-	case "gatehouse", "gatehouse-b":
+	case "gatehouse", "gatehouse-b", "plain", "plain-b", "key", "key-limit", "jwt", "cel":
 		conf := s.file("config")
 		if err := os.MkdirAll(conf, 0o755); err != nil {
 			return nil, err
+		}
+		if s.credentials != nil {
+			if err := os.WriteFile(filepath.Join(conf, "policies.yaml"), []byte(s.credentials.yaml(proxy, s)), 0o600); err != nil {
+				return nil, err
+			}
 		}
 		text, err := s.gatehouse()
 		if err != nil {
