@@ -373,18 +373,22 @@ type HMACAuth struct {
 	MaxBodyBytes *int64 `json:"maxBodyBytes,omitempty"`
 }
 
-// MTLSAuth accepts client certificates that a chain leads to.
+// MTLSAuth accepts client certificates that lead to an authority. Clients of the listener are asked for one, and may decline: then another
+// method may accept them. A connection in clear text has none. The subject of the identity is the certificate's first URI (a SPIFFE ID),
+// else DNS name, else email address, else its common name.
 type MTLSAuth struct {
 	// CACertificateRefs name ConfigMaps or Secrets whose key ca.crt holds the authorities that are trusted.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=atomic
 	CACertificateRefs []LocalObjectRef `json:"caCertificateRefs"`
-	// SubjectAltNames: one of them has to be in the certificate. Empty: every certificate of these authorities is accepted.
+	// SubjectAltNames: one of them has to be in the certificate. Empty: every certificate of these authorities is accepted. The common
+	// name is none of them.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	SubjectAltNames []SubjectAltName `json:"subjectAltNames,omitempty"`
-	// CertificateHeader tells backends the certificate, PEM and percent-encoded. Default: not told.
+	// CertificateHeader tells backends the certificate, PEM and percent-encoded; in the header Client-Cert it is written as RFC 9440
+	// says. Default: not told.
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]*$`
 	CertificateHeader string `json:"certificateHeader,omitempty"`
@@ -401,7 +405,8 @@ type LocalObjectRef struct {
 	Name string `json:"name"`
 }
 
-// SubjectAltName is a name in a certificate: exactly one of its fields. A * at the end stands for anything.
+// SubjectAltName is a name in a certificate: exactly one of its fields. A * at the end stands for anything. Case counts in
+// the path of a URI and before the @ of an email address, and nowhere else. The * of a URI may not stand in the place of its host.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.dns), has(self.uri), has(self.email)].filter(x, x).size() == 1",message="exactly one of dns, uri and email must be set"
 type SubjectAltName struct {

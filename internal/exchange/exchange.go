@@ -31,8 +31,6 @@ type Request struct {
 	Method []byte
 	// Host is the authority's host in lower case without port; Authority is what the client wrote, port included.
 	Host, Authority []byte
-	// Target is the request target as the client wrote it (RFC 9112 section 3.2), whatever becomes of the path: what a signature covers.
-	Target []byte
 	// Path is the one canonical path: dot segments resolved, percent-encoded unreserved octets decoded and others in upper
 	// case hex. Matching, policies and the log use it.
 	Path []byte
@@ -56,6 +54,8 @@ type Request struct {
 	// Body holds the whole body if a step asked for it (Handler.Body); a hook may put another in its place.
 	Body     []byte
 	Buffered bool // Body holds it
+	// Target is the request target as the client wrote it (RFC 9112 section 3.2), whatever becomes of the path: what a signature covers.
+	Target []byte
 }
 
 // Response is what goes to the client.
