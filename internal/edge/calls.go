@@ -26,7 +26,7 @@ const (
 	callTimeout   = 5 * time.Second
 	callBody      = 1 << 20
 	callHead      = 64 << 10 // header section of a response
-	callConns     = 64       // to one host or endpoint
+	callConns     = 64       // to one host or endpoint, and as many calls at once
 	callIdle      = 256      // connections that wait, to all hosts that URLs name, or to all endpoints of a cluster
 	callKeep      = 30 * time.Second
 	callHandshake = 2 * time.Second
@@ -64,6 +64,49 @@ type lane struct {
 	one       *http.Transport
 	prior     *http.Transport // HTTP/2 with prior knowledge
 	encrypted bool
+	gates     gates
+}
+
+// gates bound the calls to one host that are on their way, and by that the streams of HTTP/2: where those run out, the transport's own bound
+// of connections does not hold, or calls wait until their time is over. Where a server lets a connection have but a few streams there
+// may be some more than callConns for a moment.
+type gates struct {
+	mu sync.Mutex
+	of map[string]*gate // those in use
+}
+
+type gate struct {
+	users int
+	slots chan struct{}
+}
+
+// enter waits for a slot; leave gives it back.
+func (g *gates) enter(ctx context.Context, host string) (leave func(), err error) {
+	g.mu.Lock()
+	at := g.of[host]
+	if at == nil {
+		at = &gate{slots: make(chan struct{}, callConns)}
+		g.of[host] = at
+	}
+	at.users++
+	g.mu.Unlock()
+	gone := func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if at.users--; at.users == 0 {
+			delete(g.of, host)
+		}
+	}
+	select {
+	case at.slots <- struct{}{}:
+		return func() {
+			<-at.slots
+			gone()
+		}, nil
+	case <-ctx.Done():
+		gone()
+		return nil, ctx.Err()
+	}
 }
 
 // NewCalls returns a Caller that finds clusters in set and names by lookup (nil: the system's resolver).
@@ -88,11 +131,8 @@ func newLane(t *tls.Config, dial func(ctx context.Context, network, address stri
 		set(tr.Protocols)
 		return tr
 	}
-	return &lane{of: t, encrypted: t != nil,
-		one: transport(func(p *http.Protocols) {
-			p.SetHTTP1(true)
-			p.SetHTTP2(true)
-		}),
+	return &lane{of: t, encrypted: t != nil, gates: gates{of: map[string]*gate{}},
+		one: transport(func(p *http.Protocols) { p.SetHTTP1(true) }),
 		prior: transport(func(p *http.Protocols) {
 			p.SetHTTP2(true)
 			p.SetUnencryptedHTTP2(true)
@@ -176,6 +216,11 @@ func request(ctx context.Context, q *policy.Call) (*http.Request, error) {
 
 // roundTrip sends and reads all of the response.
 func (l *lane) roundTrip(q *policy.Call, req *http.Request) (*policy.Reply, error) {
+	leave, err := l.gates.enter(req.Context(), req.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	tr := l.one
 	if q.HTTP2 {
 		tr = l.prior
