@@ -37,6 +37,7 @@ var (
 	errCallForbidden = errors.New("the address may not be dialled: backends may not lie there")
 	errNoEndpoint    = errors.New("no endpoint takes requests")
 	errCallFull      = errors.New("the circuit breaker of the service is full")
+	errCallBusy      = errors.New("too many calls to the host are on their way, and the time was over before one ended")
 )
 
 // dialFault is an error before anything was sent.
@@ -105,7 +106,7 @@ func (g *gates) enter(ctx context.Context, host string) (leave func(), err error
 		}, nil
 	case <-ctx.Done():
 		gone()
-		return nil, ctx.Err()
+		return nil, errCallBusy
 	}
 }
 
@@ -304,7 +305,8 @@ func (l *lane) try(e *upstream.Endpoint, q *policy.Call, req *http.Request) (*po
 	switch {
 	case err == nil:
 		e.Answered(r.Status, time.Now())
-	case errors.Is(err, policy.ErrTooLarge), errors.Is(err, context.Canceled), errors.Is(err, errCallFull), errors.Is(err, errCallForbidden):
+	case errors.Is(err, policy.ErrTooLarge), errors.Is(err, context.Canceled), errors.Is(err, errCallFull), errors.Is(err, errCallBusy),
+		errors.Is(err, errCallForbidden):
 		// not the endpoint's failure
 	default:
 		e.Failed(time.Now())

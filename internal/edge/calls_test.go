@@ -19,6 +19,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -380,6 +381,46 @@ func TestCallBreaker(t *testing.T) {
 			t.Errorf("%+v: the first call: %v", breaker, err)
 		}
 	}
+}
+
+// TestCallsWait: a call that finds no slot waits for its own time, and leaves nothing behind.
+func TestCallsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gates{of: map[string]*gate{}}
+		var leave []func()
+		for range callConns {
+			l, err := g.enter(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave = append(leave, l)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.enter(short, "a"); !errors.Is(err, errCallBusy) {
+			t.Errorf("one more: %v, want errCallBusy", err)
+		}
+		other, err := g.enter(t.Context(), "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other()
+		go func() {
+			time.Sleep(time.Second)
+			leave[0]()
+		}()
+		l, err := g.enter(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave[0] = l
+		for _, l := range leave {
+			l()
+		}
+		if len(g.of) != 0 {
+			t.Errorf("%d hosts are left", len(g.of))
+		}
+	})
 }
 
 // BenchmarkCall is one question to a service of a cluster, on connections that are kept.

@@ -96,28 +96,7 @@ func Compile(_ string, s *v1alpha1.ExternalAuth, env policy.Env) (method.Handler
 	default:
 		fault("protocol", "write HTTP or GRPC", "%q is not known", s.Protocol)
 	}
-	switch s.OnFailure {
-	case "", "Deny":
-	case "Allow":
-		e.open = true
-	default:
-		fault("onFailure", "write Deny or Allow", "%q is not known", s.OnFailure)
-	}
-	if s.Timeout != nil {
-		d, err := policy.ParseDuration(string(*s.Timeout))
-		switch {
-		case err != nil:
-			fault("timeout", policy.DurationHint, "%v", err)
-		case d <= 0 || d > maxTimeout:
-			fault("timeout", "write something between 1ms and 30s", "%s is out of bounds", *s.Timeout)
-		}
-		e.timeout = d
-	}
-	if b := s.ForwardBody; b != nil {
-		if h.Body = b.MaxSize; b.MaxSize < 1 || b.MaxSize > maxBody {
-			fault("forwardBody.maxSize", "write something between 1 and 1048576", "%d is out of bounds", b.MaxSize)
-		}
-	}
+	h.Body = e.limits(s, fault)
 	field, request, response := "http", []string(nil), []string(nil)
 	if g := s.GRPC; g != nil {
 		field, request, response = "grpc", g.AllowedHeaders, g.AllowedResponseHeaders
@@ -143,6 +122,33 @@ func Compile(_ string, s *v1alpha1.ExternalAuth, env policy.Env) (method.Handler
 	e.asks = s.Protocol + " " + where(e.cluster, s)
 	e.host = string(s.BackendRef.Name)
 	return h, nil
+}
+
+// limits takes the bounds of a question; body is how much of the request's body has to be there.
+func (e *external) limits(s *v1alpha1.ExternalAuth, fault func(path, hint, format string, args ...any)) (body int64) {
+	switch s.OnFailure {
+	case "", "Deny":
+	case "Allow":
+		e.open = true
+	default:
+		fault("onFailure", "write Deny or Allow", "%q is not known", s.OnFailure)
+	}
+	if s.Timeout != nil {
+		d, err := policy.ParseDuration(string(*s.Timeout))
+		switch {
+		case err != nil:
+			fault("timeout", policy.DurationHint, "%v", err)
+		case d <= 0 || d > maxTimeout:
+			fault("timeout", "write something between 1ms and 30s", "%s is out of bounds", *s.Timeout)
+		}
+		e.timeout = d
+	}
+	if b := s.ForwardBody; b != nil {
+		if body = b.MaxSize; body < 1 || body > maxBody {
+			fault("forwardBody.maxSize", "write something between 1 and 1048576", "%d is out of bounds", body)
+		}
+	}
+	return body
 }
 
 // fields takes the two lists of names.
