@@ -92,6 +92,23 @@ func Source() []v1alpha1.CredentialSource {
 	return []v1alpha1.CredentialSource{{Header: "Authorization", Scheme: "DPoP"}}
 }
 
+// Find is the token of a request: what source finds, or behind the scheme DPoP what proven finds (nil: such tokens are not looked for).
+// twice: there are several, and nobody can say which one a backend would read.
+func Find(x *exchange.Exchange, source, proven *method.Source) (text []byte, twice bool) {
+	text, twice = source.Find(x)
+	if proven == nil || twice {
+		return text, twice
+	}
+	other, again := proven.Find(x)
+	switch {
+	case again || other != nil && text != nil:
+		return nil, true
+	case other != nil:
+		return other, false
+	}
+	return text, false
+}
+
 // Strip takes the proof out of the request.
 func Strip(x *exchange.Exchange) { x.Request.Header.Del("DPoP") }
 

@@ -81,7 +81,7 @@ func Compile(_ string, s *v1alpha1.ExternalAuth, env policy.Env) (method.Handler
 		faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf(format, args...), Hint: hint})
 	}
 	e := &external{call: env.Call, cluster: env.Ref(refPath), timeout: defaultTimeout, body: s.ForwardBody != nil}
-	h := method.Handler{Authenticate: e.authenticate}
+	h := method.Handler{Authenticate: e.authenticate, ReadsPath: true}
 	if s.BackendRef.Name == "" {
 		fault(refPath+".name", "", "is empty")
 	}

@@ -6,6 +6,7 @@
 package introspection
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -24,6 +25,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/dpop"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 )
 
@@ -76,7 +78,10 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 		fault(err)
 	}
 	if s.DPoP != nil {
-		fault(&diag.Problem{Path: "dpop", Msg: "is not supported yet", Hint: "leave it out"})
+		if m.dpop, err = dpop.New(s.DPoP, env.In("dpop")); err != nil {
+			fault(&diag.Problem{Path: "dpop", Msg: err.Error()})
+		}
+		m.proven, _ = method.NewSource(nil, dpop.Source())
 	}
 	if len(faults) > 0 {
 		return method.Handler{}, errors.Join(faults...)
@@ -90,10 +95,26 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 	}
 	m.store = policy.Open(env, "introspection "+string(key), func() (*store, func(policy.Work)) { return newStore(), nil })
 	h := method.Handler{Authenticate: m.authenticate, Challenge: `Bearer realm="` + name + `"`, Fields: m.claims.Fields()}
+	if m.dpop != nil {
+		if m.dpop.Always() {
+			h.Challenge = m.dpop.Challenge()
+		} else {
+			h.Challenge += ", " + m.dpop.Challenge() // last: what a refusal adds belongs to it
+		}
+	}
 	if s.Strip {
-		h.Admit = m.source.Strip
+		h.Admit = m.strip
 	}
 	return h, nil
+}
+
+// strip takes the token out of the request, and the proof that came with it.
+func (m *introspection) strip(x *exchange.Exchange) {
+	m.source.Strip(x)
+	if m.dpop != nil {
+		m.proven.Strip(x)
+		dpop.Strip(x)
+	}
 }
 
 func checkURL(text string) error {
@@ -124,6 +145,8 @@ type introspection struct {
 	url            string
 	secret         bool
 	source         *method.Source
+	proven         *method.Source // Authorization: DPoP; nil without proofs
+	dpop           *dpop.Checker
 	claims         *method.Claims
 	audiences      []string
 	cache, timeout time.Duration
@@ -131,7 +154,7 @@ type introspection struct {
 }
 
 func (m *introspection) authenticate(x *exchange.Exchange) method.Outcome {
-	token, twice := m.source.Find(x)
+	token, twice := dpop.Find(x, m.source, m.proven)
 	switch {
 	case twice:
 		return method.Refuse("credential_repeated", "several tokens in one place")
@@ -148,7 +171,7 @@ func (m *introspection) authenticate(x *exchange.Exchange) method.Outcome {
 	hash := sha256.Sum256(token)
 	if m.cache > 0 {
 		if a := m.store.find(&hash, now); a != nil {
-			return a.at(now)
+			return m.proved(x, token, a.at(now))
 		}
 	}
 	if !m.store.breaker.lets(now) {
@@ -159,11 +182,21 @@ func (m *introspection) authenticate(x *exchange.Exchange) method.Outcome {
 
 // wait is apart, so that a known token costs no allocation.
 func (m *introspection) wait(hash [sha256.Size]byte, token []byte, now time.Time) method.Outcome {
-	q := m.question(token)
+	q, kept := m.question(token), bytes.Clone(token)
 	return method.Outcome{State: method.Waiting, Asks: m.url, Wait: func(ctx context.Context) func(*exchange.Exchange) method.Outcome {
 		a := m.answer(ctx, &hash, now, q)
-		return func(*exchange.Exchange) method.Outcome { return a.at(now) }
+		return func(x *exchange.Exchange) method.Outcome { return m.proved(x, kept, a.at(now)) }
 	}}
+}
+
+// proved asks for the proof of an accepted token that needs one.
+func (m *introspection) proved(x *exchange.Exchange, token []byte, o method.Outcome) method.Outcome {
+	if m.dpop != nil && o.State == method.Accepted {
+		if ok, refused := m.dpop.Check(x, token, o.Identity.Claims); !ok {
+			return refused
+		}
+	}
+	return o
 }
 
 // visible reports whether a token has nothing but visible ASCII in it (RFC 6749 appendix A.12).

@@ -111,7 +111,7 @@ func TestCompileFaults(t *testing.T) {
 		want []string
 	}{
 		{v1alpha1.IntrospectionAuth{URL: "https://idp.example/introspect", ClientSecretRef: ref}, nil},
-		{v1alpha1.IntrospectionAuth{URL: "ftp://idp.example", Cache: dur("11m"), Timeout: dur("0s"), DPoP: &v1alpha1.DPoP{}, Audiences: []string{""},
+		{v1alpha1.IntrospectionAuth{URL: "ftp://idp.example", Cache: dur("11m"), Timeout: dur("0s"), DPoP: &v1alpha1.DPoP{Require: "Never"}, Audiences: []string{""},
 			From: []v1alpha1.CredentialSource{{}}, ClaimsToHeaders: []v1alpha1.ClaimToHeader{{Claim: "sub", Header: "Host"}}},
 			[]string{"from[0]", "claimsToHeaders[0].header", "url", "audiences", "cache", "timeout", "dpop"}},
 		{v1alpha1.IntrospectionAuth{URL: "https://u:p@idp.example/", Cache: dur("10"), Timeout: dur("soon")}, []string{"url", "cache", "timeout"}},
@@ -444,6 +444,36 @@ func BenchmarkKnownToken(b *testing.B) {
 	for b.Loop() {
 		if o := h.Authenticate(x); o.State != method.Accepted {
 			b.Fatal(o)
+		}
+	}
+}
+
+// A bound token without a proof is refused, and so is one that has to be bound and is not; the challenge names both schemes.
+func TestProofs(t *testing.T) {
+	var body atomic.Value
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, body.Load().(string))
+	}))
+	defer s.Close()
+	for _, x := range []struct {
+		require, body, scheme string
+		state                 method.State
+	}{
+		{"", `{"active":true}`, "Bearer", method.Accepted},
+		{"", `{"active":true,"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}`, "Bearer", method.Refused},
+		{"", `{"active":true,"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}`, "DPoP", method.Refused},
+		{"Always", `{"active":true}`, "Bearer", method.Refused},
+		{"Always", `{"active":true}`, "DPoP", method.Refused},
+	} {
+		body.Store(x.body)
+		h := compile(t, v1alpha1.IntrospectionAuth{URL: s.URL, DPoP: &v1alpha1.DPoP{Require: x.require}}, world(caller{}, "a", "b"))
+		for range 2 { // asked, then remembered
+			if o, _ := run(t.Context(), h, request(start, "Authorization: "+x.scheme+" tok")); o.State != x.state {
+				t.Errorf("%q %s as %s: %v %s, want %v", x.require, x.body, x.scheme, o.State, o.Reason, x.state)
+			}
+		}
+		if !strings.Contains(h.Challenge, "DPoP algs=") {
+			t.Errorf("challenge %q", h.Challenge)
 		}
 	}
 }

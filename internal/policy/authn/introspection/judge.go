@@ -58,7 +58,7 @@ func (m *introspection) judge(body []byte, now time.Time) *answer {
 		return m.no("audience_mismatch", now)
 	case otherKind(claims):
 		return m.no("token_type_mismatch", now)
-	case bound(claims):
+	case m.dpop == nil && bound(claims):
 		return m.no("token_bound", now)
 	}
 	if !a.exp.IsZero() && a.exp.Before(a.until) {

@@ -74,24 +74,8 @@ func hashRules(s *v1alpha1.JWTAuth) ([sha256.Size]byte, error) {
 	return token.HashOf(text), err
 }
 
-// find is the token of a request, nil if it has none.
-func (t *tokens) find(x *exchange.Exchange) (text []byte, twice bool) {
-	text, twice = t.source.Find(x)
-	if t.proven == nil || twice {
-		return text, twice
-	}
-	proven, again := t.proven.Find(x)
-	if again || proven != nil && text != nil {
-		return nil, true // nobody can say which one a backend would read
-	}
-	if proven != nil {
-		text = proven
-	}
-	return text, false
-}
-
 func (t *tokens) authenticate(x *exchange.Exchange) method.Outcome {
-	text, twice := t.find(x)
+	text, twice := dpop.Find(x, t.source, t.proven)
 	switch {
 	case twice:
 		return method.InvalidToken("credential_repeated", "several tokens")

@@ -61,6 +61,8 @@ type Handler struct {
 	Fields []string
 	// Body is how many bytes of the request body have to be there first, whole; 0: none.
 	Body int64
+	// ReadsPath says that what is judged includes the path: then odd spellings of one are refused on the whole host.
+	ReadsPath bool
 	// ClientCertificate says that clients have to be asked for a certificate.
 	ClientCertificate bool
 }
