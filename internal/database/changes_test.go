@@ -150,7 +150,7 @@ func TestChangesSince(t *testing.T) {
 // More keys than a page, changed while they are read: each comes, and none after a newer state of itself.
 func TestChangesInPages(t *testing.T) {
 	d := open(t, database.Options{Data: t.TempDir()})
-	const size = 12000
+	const size = 10500
 	tx, err := d.SQL().Begin()
 	if err != nil {
 		t.Fatal(err)

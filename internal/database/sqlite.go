@@ -49,9 +49,9 @@ func openSQLite(ctx context.Context, o Options) (*DB, error) {
 	d.sql.SetMaxOpenConns(4)
 	d.sql.SetMaxIdleConns(4)
 	// Turning a new file to WAL does not wait for another process that does the same, whatever the busy timeout says.
-	for try := time.Duration(1); ; try++ {
+	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
 		err = d.sql.PingContext(ctx)
-		if !(liteDialect{}).again(err) || try > 50 || !sleep(ctx, try*time.Millisecond) {
+		if !d.dialect.again(err) || !sleep(ctx, wait) {
 			break
 		}
 	}
@@ -90,7 +90,7 @@ func (liteDialect) listen(ctx context.Context, c *sql.Conn) error { return c.Pin
 func (liteDialect) release(c *sql.Conn)                           { _ = c.Close() }
 func (liteDialect) close()                                        {}
 
-// await waits and lets the caller read the counter: that costs less than 50 microseconds.
+// await waits and lets the caller read the counter: that costs some 10 microseconds.
 func (liteDialect) await(ctx context.Context, _ *sql.Conn) error {
 	if !sleep(ctx, pollEvery) {
 		return ctx.Err()
