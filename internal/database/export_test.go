@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"unsafe"
 )
 
 // LastVersion is that of the newest schema.
@@ -37,3 +38,6 @@ func (d *DB) SQL() *sql.DB { return d.sql }
 
 // FollowFrom is Follow from what a test hands in.
 func (k *Keys) FollowFrom(ctx context.Context, s source) error { return k.follow(ctx, s) }
+
+// EntrySize is what a key takes in the table, in bytes, beside its slots.
+const EntrySize = unsafe.Sizeof(entry{})

@@ -65,7 +65,8 @@ func (k *Keys) Lookup(hash *[32]byte, at time.Time) (Entry, bool) {
 		e.used.Store(s)
 		v.touched[i/64].Or(1 << (i % 64))
 	}
-	return Entry{ID: e.text(), Application: t.names.at(e.name), Env: t.names.at(e.env), Scopes: t.scopes.at(e.scopes)}, true
+	what := t.kinds.at(e.kind)
+	return Entry{ID: e.text(), Application: *t.names.at(e.name), Env: what.env, Scopes: what.scopes}, true
 }
 
 // Ready is closed when all keys are there.

@@ -377,6 +377,9 @@ func TestAllocForAMillionKeys(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
+	if database.EntrySize != 64 {
+		t.Errorf("an entry has %d bytes, not a line of the cache", database.EntrySize)
+	}
 	before := heap()
 	k := million(t, size)
 	used := heap() - before

@@ -19,11 +19,11 @@ const (
 )
 
 // table is a hash table from SHA-256 to what a lookup wants to know. Any number of goroutines may read while one writes. Nothing in it
-// but a few interned strings is a pointer, so that a million keys cost the garbage collector nothing.
+// but the names of applications and the few kinds of keys has a pointer, so that a million keys cost the garbage collector nothing.
 type table struct {
 	shards [shardCount]shard
-	names  interned[string]
-	scopes interned[[]string]
+	names  interned[string] // of applications
+	kinds  interned[kind]
 	live   atomic.Int64
 }
 
@@ -41,15 +41,21 @@ type view struct {
 	n       int             // entries in use; the writer's
 }
 
-// entry is not changed once a slot leads to it, but for the atomics.
+// entry is not changed once a slot leads to it, but for the atomics. It has 64 bytes, a line of the cache, so that a lookup waits for
+// two of them: the slot's and the entry's.
 type entry struct {
 	hash    [32]byte
 	id      [idSize]byte
-	name    uint32 // of the application
-	env     uint32
-	scopes  uint32
-	expires atomic.Int64  // microseconds, 0: never
+	name    uint32
+	kind    uint32
 	used    atomic.Uint32 // seconds since 1970
+	expires atomic.Int64  // microseconds, 0: never
+}
+
+// kind is what many keys have in common.
+type kind struct {
+	env    string
+	scopes []string
 }
 
 // interned keeps one copy of each value, by number. The writer adds, readers read.
@@ -58,8 +64,9 @@ type interned[T any] struct {
 	numbers map[string]uint32
 }
 
-func (n *interned[T]) add(key string, value func() T) uint32 {
-	if i, ok := n.numbers[key]; ok {
+// add returns the number of the value that has a name; value is called for one that is new, with a copy of the name.
+func (n *interned[T]) add(name string, value func(string) T) uint32 {
+	if i, ok := n.numbers[name]; ok {
 		return i
 	}
 	if n.numbers == nil {
@@ -70,14 +77,15 @@ func (n *interned[T]) add(key string, value func() T) uint32 {
 		values = *p
 	}
 	i := uint32(len(values))
+	name = strings.Clone(name)
 	// Readers see the length of their own copy of the header: what is appended behind it disturbs none.
-	values = append(values, value())
+	values = append(values, value(name))
 	n.values.Store(&values)
-	n.numbers[strings.Clone(key)] = i
+	n.numbers[name] = i
 	return i
 }
 
-func (n *interned[T]) at(i uint32) T { return (*n.values.Load())[i] }
+func (n *interned[T]) at(i uint32) *T { return &(*n.values.Load())[i] }
 
 func tag(h *[32]byte) uint32   { return binary.LittleEndian.Uint32(h[4:]) }
 func start(h *[32]byte) uint32 { return binary.LittleEndian.Uint32(h[8:]) }
@@ -112,11 +120,10 @@ func (t *table) put(k *Key) {
 	}
 	var id [idSize]byte
 	copy(id[:], k.ID)
-	name := t.names.add(k.Application, func() string { return strings.Clone(k.Application) })
-	env := t.names.add(k.Env, func() string { return strings.Clone(k.Env) })
-	scopes := t.scopes.add(strings.Join(k.Scopes, " "), func() []string { return slices.Clone(k.Scopes) })
+	name := t.names.add(k.Application, func(s string) string { return s })
+	what := t.kinds.add(k.Env+" "+strings.Join(k.Scopes, " "), func(string) kind { return kind{strings.Clone(k.Env), slices.Clone(k.Scopes)} })
 	if _, _, _, e := t.find(&k.Hash); e != nil {
-		if e.id == id && e.name == name && e.env == env && e.scopes == scopes {
+		if e.id == id && e.name == name && e.kind == what {
 			e.expires.Store(micros(k.ExpiresAt))
 			return
 		}
@@ -128,7 +135,7 @@ func (t *table) put(k *Key) {
 		v = s.rebuild(v)
 	}
 	e := &v.entries[v.n]
-	e.hash, e.id, e.name, e.env, e.scopes = k.Hash, id, name, env, scopes
+	e.hash, e.id, e.name, e.kind = k.Hash, id, name, what
 	e.expires.Store(micros(k.ExpiresAt))
 	v.add()
 	t.live.Add(1)
@@ -180,7 +187,7 @@ func (s *shard) rebuild(old *view) *view {
 				continue
 			}
 			from, to := &old.entries[uint32(slot)-1], &v.entries[v.n]
-			to.hash, to.id, to.name, to.env, to.scopes = from.hash, from.id, from.name, from.env, from.scopes
+			to.hash, to.id, to.name, to.kind = from.hash, from.id, from.name, from.kind
 			to.expires.Store(from.expires.Load())
 			to.used.Store(from.used.Load())
 			if index := uint32(slot) - 1; old.touched[index/64].Load()&(1<<(index%64)) != 0 {
