@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type postgres struct {
 	port     int
 	cred     *syscall.Credential
 	cmd      *exec.Cmd
+	ended    chan struct{}
 	log      bytes.Buffer
 	made     atomic.Int64 // databases
 }
@@ -138,7 +140,19 @@ func (p *postgres) start() error {
 	p.cmd = p.command("postgres", "-D", filepath.Join(p.dir, "data"), "-c", "listen_addresses=127.0.0.1", "-p", strconv.Itoa(p.port),
 		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200")
 	p.cmd.Stderr = &p.log
-	if err := p.cmd.Start(); err != nil {
+	p.ended = make(chan struct{})
+	orphaned(p.cmd.SysProcAttr)
+	// The kernel's "parent" is the thread that starts it, so one is kept for that.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		started <- p.cmd.Start()
+		<-p.ended
+		runtime.UnlockOSThread()
+	}()
+	if err := <-started; err != nil {
+		close(p.ended)
+		p.cmd = nil
 		return err
 	}
 	var err error
@@ -158,6 +172,7 @@ func (p *postgres) stop(s syscall.Signal) {
 	}
 	_ = p.cmd.Process.Signal(s)
 	_ = p.cmd.Wait()
+	close(p.ended)
 	p.cmd = nil
 }
 
