@@ -186,6 +186,10 @@ type Maintenance struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	ContentType string `json:"contentType,omitempty"`
+	// Mode is Enforce (default); Shadow: count and log what would be refused, and let pass; or Disabled, which also takes away what outer
+	// defaults say.
+	// +kubebuilder:validation:Enum=Enforce;Shadow;Disabled
+	Mode string `json:"mode,omitempty"`
 }
 
 // ErrorPage is the body of answers with certain statuses.
@@ -277,6 +281,10 @@ type Sizes struct {
 	// ResponseBody is the largest response body; a larger one is answered 502, or cut off once it has begun.
 	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	ResponseBody *resource.Quantity `json:"responseBody,omitempty"`
+	// Mode is Enforce (default); Shadow: count and log what would be refused, and let pass; or Disabled, which also takes away what outer
+	// defaults say.
+	// +kubebuilder:validation:Enum=Enforce;Shadow;Disabled
+	Mode string `json:"mode,omitempty"`
 }
 
 // ClientTrafficPolicy says how a listener treats its clients. Of two for one target the oldest wins.

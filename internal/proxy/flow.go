@@ -389,7 +389,9 @@ func (f *Flow) RequestData(p []byte, end bool) (out []byte, ok bool) {
 		if h := f.step(i).Handler.RequestData; h != nil {
 			f.Enter(i)
 			var v policy.Verdict
-			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
+			if p, v = h(&f.Exchange, p, end); v.Shadow {
+				f.shadow(f.step(i), v)
+			} else if v.Status != 0 {
 				f.Verdict = v
 				return nil, false
 			}
@@ -405,7 +407,9 @@ func (f *Flow) ResponseData(p []byte, end bool) (out []byte, ok bool) {
 		if h := f.step(i).Handler.ResponseData; h != nil {
 			f.Enter(i)
 			var v policy.Verdict
-			if p, v = h(&f.Exchange, p, end); v.Status != 0 {
+			if p, v = h(&f.Exchange, p, end); v.Shadow {
+				f.shadow(f.step(i), v)
+			} else if v.Status != 0 {
 				f.Reason, f.Detail = v.Reason, v.Detail
 				return nil, false
 			}

@@ -255,7 +255,7 @@ func (r *rules) judge(ru *rule, x *exchange.Exchange) (why string, header []exch
 
 // unmet says which part of a requirement does not hold. What cannot be evaluated does not hold.
 func (r *rules) unmet(q *requirement, x *exchange.Exchange) (why string, header []exchange.Field) {
-	if q.nets != nil && !q.nets.Contains(x.Client.Addr()) {
+	if q.nets != nil && !q.nets.Contains(x.Client.Addr().Unmap()) {
 		return "the client's address is in none of its networks", nil
 	}
 	for _, s := range q.scopes {
@@ -280,7 +280,7 @@ func (r *rules) unmet(q *requirement, x *exchange.Exchange) (why string, header 
 
 // met says which part of a prohibition holds. What cannot be evaluated holds.
 func (r *rules) met(q *requirement, x *exchange.Exchange) string {
-	if q.nets != nil && q.nets.Contains(x.Client.Addr()) {
+	if q.nets != nil && q.nets.Contains(x.Client.Addr().Unmap()) {
 		return "the client's address is in one of its networks"
 	}
 	for _, s := range q.scopes {
@@ -308,7 +308,7 @@ func (r *rules) where(x *exchange.Exchange) (string, bool) {
 	if r.country == nil {
 		return "", false
 	}
-	return r.country(x.Client.Addr())
+	return r.country(x.Client.Addr().Unmap())
 }
 
 // insufficient tells a caller with a token which scopes it needs (RFC 6750 section 3.1).

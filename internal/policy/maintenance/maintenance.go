@@ -23,11 +23,12 @@ const Name = "maintenance"
 // Step describes the policy.
 func Step() policy.Step {
 	return policy.Step{
-		Name:    Name,
-		Sources: []policy.Source{{Kind: "ProtectionPolicy", Field: "maintenance"}},
-		Phase:   func(policy.Spec) policy.Phase { return policy.Protect },
-		New:     func() policy.Spec { return &Spec{} },
-		Merge:   policy.Whole,
+		Name:     Name,
+		Sources:  []policy.Source{{Kind: "ProtectionPolicy", Field: "maintenance"}},
+		Phase:    func(policy.Spec) policy.Phase { return policy.Protect },
+		New:      func() policy.Spec { return &Spec{} },
+		Merge:    policy.Whole,
+		Enforces: func(s policy.Spec) bool { return s.(*Spec).Mode != policy.Shadow },
 		Facts: func(policy.Spec) []fact.Fact {
 			return []fact.Fact{{Effect: "refuses", Object: "request", Value: "maintenance"}}
 		},
@@ -40,12 +41,16 @@ type Spec struct {
 	Allow       []string `json:"allow,omitempty"`      // networks
 	Body        string   `json:"body,omitempty"`       // "": the edge's own document
 	ContentType string   `json:"contentType,omitempty"`
+	Mode        string   `json:"mode,omitempty"`
 }
 
 // Compile checks each part.
 func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	var faults []error
-	c := &closed{answer: policy.Verdict{Status: 503, Reason: "maintenance"}}
+	c := &closed{answer: policy.Verdict{Status: 503, Reason: "maintenance", Shadow: s.Mode == policy.Shadow}}
+	if err := policy.CheckMode("mode", s.Mode); err != nil {
+		faults = append(faults, err)
+	}
 	if s.RetryAfter != "" {
 		d, err := policy.ParseDuration(s.RetryAfter)
 		if err != nil || d < time.Second {
@@ -78,6 +83,9 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	}
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)
+	}
+	if s.Mode == policy.Disabled {
+		return policy.Handler{}, nil
 	}
 	return policy.Handler{Request: c.request}, nil
 }

@@ -24,12 +24,13 @@ const Name = "size"
 // Step describes the policy.
 func Step() policy.Step {
 	return policy.Step{
-		Name:    Name,
-		Sources: []policy.Source{{Kind: "ProtectionPolicy", Field: "sizes"}},
-		Phase:   func(policy.Spec) policy.Phase { return policy.Protect },
-		New:     func() policy.Spec { return &Spec{} },
-		Merge:   policy.Pairwise(merge),
-		Facts:   func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
+		Name:     Name,
+		Sources:  []policy.Source{{Kind: "ProtectionPolicy", Field: "sizes"}},
+		Phase:    func(policy.Spec) policy.Phase { return policy.Protect },
+		New:      func() policy.Spec { return &Spec{} },
+		Merge:    policy.Pairwise(merge),
+		Enforces: func(s policy.Spec) bool { return s.(*Spec).Mode != policy.Shadow },
+		Facts:    func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 	}
 }
 
@@ -37,6 +38,7 @@ func Step() policy.Step {
 type Spec struct {
 	RequestBody  *Quantity `json:"requestBody,omitempty"`
 	ResponseBody *Quantity `json:"responseBody,omitempty"`
+	Mode         string    `json:"mode,omitempty"`
 }
 
 // Quantity is the text of a resource quantity, "1Mi". A number in JSON is one, too.
@@ -73,6 +75,9 @@ func merge(outer, inner policy.Spec) policy.Spec {
 	if m.ResponseBody == nil {
 		m.ResponseBody = outer.(*Spec).ResponseBody
 	}
+	if m.Mode == "" {
+		m.Mode = outer.(*Spec).Mode
+	}
 	return &m
 }
 
@@ -92,9 +97,15 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 		}
 		return n
 	}
-	l := &limits{request: limit("requestBody", s.RequestBody), response: limit("responseBody", s.ResponseBody)}
+	if err := policy.CheckMode("mode", s.Mode); err != nil {
+		faults = append(faults, err)
+	}
+	l := &limits{shadow: s.Mode == policy.Shadow, request: limit("requestBody", s.RequestBody), response: limit("responseBody", s.ResponseBody)}
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)
+	}
+	if s.Mode == policy.Disabled {
+		return policy.Handler{}, nil
 	}
 	h := policy.Handler{KeepsLength: true}
 	if l.request != none {
@@ -113,6 +124,7 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 // limits is a compiled spec, in bytes.
 type limits struct {
 	request, response int64
+	shadow            bool
 	counts            sync.Pool // of *counts, if both directions are limited: Local.N has room for one
 }
 
@@ -126,7 +138,7 @@ var (
 // head refuses a body whose announced length is over the limit.
 func (l *limits) head(x *exchange.Exchange) policy.Verdict {
 	if x.Request.ContentLength > l.request {
-		return tooLarge
+		return l.refuse(tooLarge)
 	}
 	if l.response != none {
 		x.Local().V = l.counts.Get()
@@ -150,10 +162,11 @@ func (l *limits) count(x *exchange.Exchange, in, out int64) int64 {
 }
 
 func (l *limits) in(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
-	if len(p) > 0 && l.count(x, int64(len(p)), 0) > l.request {
-		return nil, tooLarge
+	n := int64(len(p))
+	if n == 0 {
+		return p, policy.Verdict{}
 	}
-	return p, policy.Verdict{}
+	return l.past(x.Request.ContentLength, l.count(x, n, 0), n, l.request, p, tooLarge)
 }
 
 // answer refuses a response whose announced length is over the limit. What the edge itself says is not bounded, and a response
@@ -163,16 +176,37 @@ func (l *limits) answer(x *exchange.Exchange) policy.Verdict {
 	if r.Edge || r.Status == 304 || bytes.Equal(x.Request.Method, head) || r.ContentLength <= l.response {
 		return policy.Verdict{}
 	}
-	return answerTooLarge
+	return l.refuse(answerTooLarge)
+}
+
+// refuse is the verdict as the mode has it.
+func (l *limits) refuse(v policy.Verdict) policy.Verdict {
+	v.Shadow = l.shadow
+	return v
+}
+
+// past judges the last n of sum bytes. In shadow mode they go on, and what would have happened is told once: of a body whose length was
+// announced, by the head.
+func (l *limits) past(announced, sum, n, limit int64, p []byte, v policy.Verdict) ([]byte, policy.Verdict) {
+	switch {
+	case sum <= limit:
+		return p, policy.Verdict{}
+	case !l.shadow:
+		return nil, v
+	case sum-n <= limit && announced == exchange.Unknown:
+		return p, l.refuse(v)
+	}
+	return p, policy.Verdict{}
 }
 
 var head = []byte("HEAD")
 
 func (l *limits) out(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
-	if len(p) > 0 && !x.Response.Edge && l.count(x, 0, int64(len(p))) > l.response {
-		return nil, answerTooLarge
+	n := int64(len(p))
+	if n == 0 || x.Response.Edge {
+		return p, policy.Verdict{}
 	}
-	return p, policy.Verdict{}
+	return l.past(x.Response.ContentLength, l.count(x, 0, n), n, l.response, p, answerTooLarge)
 }
 
 func (l *limits) done(x *exchange.Exchange) {

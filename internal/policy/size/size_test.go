@@ -147,3 +147,35 @@ func TestAllocates(t *testing.T) {
 		t.Errorf("the hooks make %v allocations, want 0", n)
 	}
 }
+
+// In shadow mode every byte goes on, and what would have been refused is told once; Disabled is no step at all.
+func TestShadow(t *testing.T) {
+	h := must(t, `{"requestBody":"4","responseBody":"4","mode":"Shadow"}`)
+	x := &exchange.Exchange{}
+	x.Request.ContentLength, x.Response.ContentLength = 9, exchange.Unknown
+	if v := h.Request(x); v.Status != 413 || !v.Shadow {
+		t.Errorf("a request of 9 bytes: %v, want 413 in shadow", v)
+	}
+	told := 0
+	for _, p := range []string{"123", "456", "789"} {
+		if out, v := h.RequestData(x, []byte(p), false); string(out) != p || v.Status != 0 {
+			t.Errorf("request %q goes on as %q, %v: the head has told it", p, out, v)
+		}
+		out, v := h.ResponseData(x, []byte(p), false)
+		if string(out) != p || v.Status != 0 && !v.Shadow {
+			t.Errorf("response %q goes on as %q, %v", p, out, v)
+		}
+		if v.Shadow {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("a response over the limit is told %d times, want once", told)
+	}
+	if h := must(t, `{"requestBody":"4","mode":"Disabled"}`); h.Request != nil || h.RequestData != nil {
+		t.Error("a disabled limit has hooks")
+	}
+	if _, err := compile(`{"requestBody":"4","mode":"Off"}`); err == nil {
+		t.Error("mode Off is taken")
+	}
+}
