@@ -16,9 +16,9 @@ import (
 )
 
 // Parse decodes all documents of one file. Faults carry file, line, path, message and hint, sorted by line. An object with a
-// fault of severity error is left out, the others are returned. One exception: a ProtectionPolicy whose name and targets
-// can be read is returned without its bundle, which is invalid by itself: a guard that cannot be read must not open what it
-// guards. Of two objects of one kind, namespace and name the first stays.
+// fault of severity error is left out, the others are returned. One exception: a ProtectionPolicy, AuthPolicy or RateLimitPolicy
+// whose name and targets can be read is returned without its bundle, which is invalid by itself: a guard that cannot be read must
+// not open what it guards. Of two objects of one kind, namespace and name the first stays.
 func Parse(file string, data []byte) ([]objects.Object, []diag.Fault) {
 	s := newSet(newReader())
 	s.files[file] = s.reader.files(text{name: file, data: data})[0]

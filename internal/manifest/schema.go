@@ -32,13 +32,14 @@ type schema struct {
 	Maximum       *float64           `json:"maximum,omitempty"`
 	MinItems      *int               `json:"minItems,omitempty"`
 	MaxItems      *int               `json:"maxItems,omitempty"`
+	MinProperties *int               `json:"minProperties,omitempty"`
 	MaxProperties *int               `json:"maxProperties,omitempty"`
 	Keys          []string           `json:"x-kubernetes-list-map-keys,omitempty"` // no two items have the same
 	Unique        bool               `json:"uniqueItems,omitempty"`
 }
 
-// The schemas of the Gateway API are taken from its CRDs (schema_test.go writes them); those of the built-in kinds and of ours
-// are written by hand.
+// The schemas of the Gateway API, of AuthPolicy and of RateLimitPolicy are taken from their CRDs (schema_test.go writes them); those of
+// the built-in kinds and of our others are written by hand.
 //
 //go:embed schema
 var schemaFiles embed.FS
@@ -102,6 +103,11 @@ var patterns = []struct{ pattern, message, hint string }{
 	{`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$`, "is not a header name", "write a token such as X-Request-Id, without a colon"},
 	{`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$`,
 		"is not a controller's name", "write a domain and a path, as in gatehouse.dev/gateway"},
+	{`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]*$`, "is not a name", "write a token such as X-Client-Cert or gh_session"},
+	{`^https?://`, "is not a URL", "write https://login.example.com/path"},
+	{`^/`, "is not a path", `write a path that begins with "/"`},
+	{`^[A-Z]{2}$`, "is not a country", "write two capital letters, such as DE (ISO 3166-1)"},
+	{`^[a-z0-9]{1,16}$`, "is not an environment", "write at most 16 lower-case letters and digits, such as live"},
 	{`^[!-~]+([\t ]?[!-~]+)*$`, "is not a header value", "write printable ASCII without spaces at the ends"},
 	{`(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)`, "is not an origin",
 		`write https://shop.example.com, https://*.example.com or "*"; no path`},
@@ -234,6 +240,9 @@ func (d *decoder) fill(n *yaml.Node, fields map[string]any, s *schema, at string
 				d.fill(n, sub, p, join(at, name))
 			}
 		}
+	}
+	if s.MinProperties != nil && len(fields) < *s.MinProperties {
+		d.fault(n, at, "is empty", "write at least one entry by name")
 	}
 	if s.MaxProperties != nil && len(fields) > *s.MaxProperties {
 		d.fault(n, at, fmt.Sprintf("has %d entries, at most %d are allowed", len(fields), *s.MaxProperties), "")

@@ -16,12 +16,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 )
 
 var update = flag.Bool("update", false, "write golden files and schemas instead of comparing them")
 
-const gatewaySchemas = "schema/gateway.networking.k8s.io.json"
+const (
+	gatewaySchemas = "schema/gateway.networking.k8s.io.json"
+	bundleSchemas  = "schema/gatehouse.dev.json"
+)
 
 // The schemas of the Gateway API are those of the CRDs (experimental channel, as the Go types) of the module that is built in,
 // less descriptions and rules in CEL.
@@ -32,35 +36,51 @@ func TestGatewaySchemasAreThoseOfTheCRDs(t *testing.T) {
 	}
 	out := map[string]*schema{}
 	for _, k := range objects.Kinds() {
-		if k.Group != gatewayGroup {
-			continue
+		if k.Group == gatewayGroup {
+			out[k.Name] = crdSchema(t, filepath.Join(string(bytes.TrimSpace(dir)), "config", "crd", "experimental", gatewayGroup+"_"+k.Plural+".yaml"))
 		}
-		name := filepath.Join(string(bytes.TrimSpace(dir)), "config", "crd", "experimental", gatewayGroup+"_"+k.Plural+".yaml")
-		data, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[k.Name] = crdSchema(t, data)
 	}
-	want, err := json.MarshalIndent(out, "", " ")
+	sameSchemas(t, gatewaySchemas, out)
+}
+
+// The schemas of AuthPolicy and RateLimitPolicy, which are large, are those of our own CRDs.
+func TestBundleSchemasAreThoseOfTheCRDs(t *testing.T) {
+	out := map[string]*schema{}
+	for _, k := range objects.Kinds() {
+		if k.Name == "AuthPolicy" || k.Name == "RateLimitPolicy" {
+			out[k.Name] = crdSchema(t, filepath.Join("..", "..", "charts", "gatehouse", "crds", k.Group+"_"+k.Plural+".yaml"))
+		}
+	}
+	sameSchemas(t, bundleSchemas, out)
+}
+
+// sameSchemas holds a file of schemas to what CRDs say, or writes it.
+func sameSchemas(t *testing.T, file string, schemas map[string]*schema) {
+	t.Helper()
+	want, err := json.MarshalIndent(schemas, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want = append(want, '\n')
 	if *update {
-		if err := os.WriteFile(gatewaySchemas, want, 0o644); err != nil {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	got, err := os.ReadFile(gatewaySchemas)
+	got, err := os.ReadFile(file)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the CRDs say (%v); to accept: go test ./internal/manifest -run %s -update", gatewaySchemas, err, t.Name())
+		t.Errorf("%s is not what the CRDs say (%v); to accept: go test ./internal/manifest -run %s -update", file, err, t.Name())
 	}
 }
 
-func crdSchema(t *testing.T, data []byte) *schema {
+// crdSchema is what a CRD says of its newest version that we read.
+func crdSchema(t *testing.T, file string) *schema {
 	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var crd struct {
 		Spec struct {
 			Versions []struct {
@@ -75,7 +95,7 @@ func crdSchema(t *testing.T, data []byte) *schema {
 		t.Fatal(err)
 	}
 	for _, v := range crd.Spec.Versions {
-		if v.Name != "v1" {
+		if v.Name != "v1" && v.Name != v1alpha1.Version {
 			continue
 		}
 		sets(v.Schema.OpenAPIV3Schema)
@@ -90,7 +110,7 @@ func crdSchema(t *testing.T, data []byte) *schema {
 		delete(s.Properties, "status")
 		return s
 	}
-	t.Fatal("no version v1")
+	t.Fatalf("%s has neither version v1 nor %s", file, v1alpha1.Version)
 	return nil
 }
 

@@ -49,9 +49,9 @@ func (d *decoder) validate(n *yaml.Node, o objects.Object) {
 	case *v1alpha1.ProtectionPolicy:
 		checkProtection(o, say)
 	case *v1alpha1.AuthPolicy:
-		checkBundle(o.Spec.Defaults == nil, o.Spec.Overrides == nil, say)
+		checkAuthPolicy(o, say)
 	case *v1alpha1.RateLimitPolicy:
-		checkBundle(o.Spec.Defaults == nil, o.Spec.Overrides == nil, say)
+		checkRateLimitPolicy(o, say)
 	case *v1alpha1.ClientTrafficPolicy:
 		checkClientTraffic(o, say)
 	case *v1alpha1.BackendTrafficPolicy:
