@@ -30,17 +30,17 @@ func TestPolicyAPIKey(t *testing.T) {
 			s := w.passed(w.ask(x.target, x.field))
 			for name, values := range s.Header {
 				if text := strings.Join(values, ","); strings.Contains(text, keyOfShop) || strings.Contains(text, "hashed-key") {
-					t.Errorf("%s %s: the backend sees %s: %s", x.target, x.field, name, text)
+					w.Errorf("%s %s: the backend sees %s: %s", x.target, x.field, name, text)
 				}
 			}
 			if strings.Contains(s.URI, keyOfShop) {
-				t.Errorf("the backend sees %s", s.URI)
+				w.Errorf("the backend sees %s", s.URI)
 			}
 			if strings.HasPrefix(x.target, "/a") && s.URI != "/a?b=c&d=e" {
-				t.Errorf("the backend sees %s, want the rest of the query", s.URI)
+				w.Errorf("the backend sees %s, want the rest of the query", s.URI)
 			}
 			if strings.HasPrefix(x.field, "Cookie") && s.Header.Get("Cookie") != "a=b; c=d" {
-				t.Errorf("the backend sees Cookie: %s, want the other cookies", s.Header.Get("Cookie"))
+				w.Errorf("the backend sees Cookie: %s, want the other cookies", s.Header.Get("Cookie"))
 			}
 		}
 		for _, x := range []struct{ target, field, reason string }{
@@ -56,7 +56,7 @@ func TestPolicyAPIKey(t *testing.T) {
 			a := w.ask(x.target, x.field)
 			w.refused(a, 401, x.reason)
 			if got, want := a.header["Www-Authenticate"], `ApiKey realm="keys"`; len(got) != 1 || got[0] != want {
-				t.Errorf("%s: WWW-Authenticate %q, want %q", x.reason, got, want)
+				w.Errorf("%s: WWW-Authenticate %q, want %q", x.reason, got, want)
 			}
 		}
 		w.passed(w.ask("/open"))
@@ -97,15 +97,15 @@ func TestPolicyIssuedKey(t *testing.T) {
 		w.apply(pol("AuthPolicy", "p", toAPI, `{
 			authentication: {methods: [{name: keys, apiKey: {environments: [live]}}]},
 			authorization: {rules: {write: {when: "request.path == '/write'", require: {scopes: [write]}}, app: {require: {cel: "identity.application == 'd/shop'"}}}}}`))
-		db, err := database.Open(t.Context(), database.Options{Data: dir}) // as another process would
+		db, err := database.Open(w.Context(), database.Options{Data: dir}) // as another process would
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		defer func() { _ = db.Close() }()
 		issue := func(n database.NewKey) (field, id string) {
-			issued, k, err := db.CreateKey(t.Context(), n)
+			issued, k, err := db.CreateKey(w.Context(), n)
 			if err != nil {
-				t.Fatal(err)
+				w.Fatal(err)
 			}
 			return "X-API-Key: " + string(issued.Reveal()), k.ID
 		}
@@ -114,26 +114,26 @@ func TestPolicyIssuedKey(t *testing.T) {
 		foreign, _ := issue(database.NewKey{Application: "d/other", Env: "live"})
 		w.eventually("the key works", func() bool { return w.ask("/", live).seen != nil })
 		if w.passed(w.ask("/", live)).Header.Get("X-Api-Key") != "" {
-			t.Error("the backend sees the key")
+			w.Error("the backend sees the key")
 		}
 		w.refused(w.ask("/write", live), 403, "access_denied")
 		w.refused(w.ask("/", test), 401, "key_unknown")
 		w.eventually("the other key is known", func() bool { return w.ask("/", foreign).status == 403 })
 		last := live[len(live)-1]
 		w.refused(w.ask("/", live[:len(live)-1]+string(rune('a'+(last-'a'+1)%2))), 401, "key_malformed")
-		if err := db.RevokeKey(t.Context(), id); err != nil {
-			t.Fatal(err)
+		if err := db.RevokeKey(w.Context(), id); err != nil {
+			w.Fatal(err)
 		}
 		revoked := time.Now()
 		for w.ask("/", live).seen != nil {
 			if time.Since(revoked) > 5*time.Second {
-				t.Fatal("a revoked key works after 5 s")
+				w.Fatal("a revoked key works after 5 s")
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-		t.Logf("a revoked key was refused after %v", time.Since(revoked).Round(time.Millisecond))
+		w.Logf("a revoked key was refused after %v", time.Since(revoked).Round(time.Millisecond))
 		if d := time.Since(revoked); d > time.Second && !raceEnabled {
-			t.Errorf("a revoked key worked for %v, want 1 s at most", d)
+			w.Errorf("a revoked key worked for %v, want 1 s at most", d)
 		}
 		w.refused(w.ask("/", live), 401, "key_unknown")
 	}, func(o *edge.Options) { o.Keys = keyStore{lazy} })
