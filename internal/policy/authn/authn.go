@@ -200,7 +200,9 @@ func (c *chain) take(x *exchange.Exchange, s *seen, i int, o method.Outcome) pol
 		return policy.Verdict{Wait: c.wait(s, i, o)}
 	case method.Answered:
 		if !c.shadow {
-			o.Answer.Detail = strings.Join(s.dry, "; ")
+			if x.Dry {
+				o.Answer.Detail = strings.Join(s.dry, "; ")
+			}
 			return o.Answer
 		}
 		return c.from(x, s, i+1)

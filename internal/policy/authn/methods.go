@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/jwt"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/mtls"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/oidc"
 )
 
 // compileMethod compiles the one method that m holds; field is its field, which the paths of an error are relative to.
@@ -36,6 +37,8 @@ func compileMethod(m *v1alpha1.AuthenticationMethod, env policy.Env) (field stri
 		h, err = jwt.Compile(m.Name, m.JWT, env)
 	case m.MTLS != nil:
 		h, err = mtls.Compile(m.Name, m.MTLS, env)
+	case m.OIDC != nil:
+		h, err = oidc.Compile(m.Name, m.OIDC, env)
 	case m.Anonymous != nil:
 		h = anonymous(m.Name)
 	default:
@@ -62,6 +65,8 @@ func methodRefs(m *v1alpha1.AuthenticationMethod) []policy.Ref {
 		out = jwt.Refs(m.JWT)
 	case m.MTLS != nil:
 		out = mtls.Refs(m.MTLS)
+	case m.OIDC != nil:
+		out = oidc.Refs(m.OIDC)
 	}
 	for i := range out {
 		out[i].Path = kindOf(m) + "." + out[i].Path

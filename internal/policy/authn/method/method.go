@@ -35,7 +35,8 @@ type Outcome struct {
 	// Params are parameters that a refusal adds to the method's challenge: `error="invalid_token"`.
 	Params string
 	// Header are fields that go to the backend, in the place of any with their names. Handler.Fields has to name them. One whose Value is
-	// nil only takes those of its name away; it needs no name there.
+	// nil only takes those of its name away; it needs no name there. Nor does Authorization, which is the client's own elsewhere: a session's
+	// access token takes its place.
 	Header []exchange.Field
 	// Answer is what the client gets, with Answered.
 	Answer policy.Verdict
