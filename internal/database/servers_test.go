@@ -144,10 +144,11 @@ func (p *postgres) start() error {
 	orphaned(p.cmd.SysProcAttr)
 	// The kernel's "parent" is the thread that starts it, so one is kept for that.
 	started := make(chan error)
+	cmd, ended := p.cmd, p.ended
 	go func() {
 		runtime.LockOSThread()
-		started <- p.cmd.Start()
-		<-p.ended
+		started <- cmd.Start()
+		<-ended
 		runtime.UnlockOSThread()
 	}()
 	if err := <-started; err != nil {
