@@ -174,7 +174,9 @@ func TestForwardAccessToken(t *testing.T) {
 	if o = b.open("/"); len(o.Header) != 2 || o.Header[1].Value != nil {
 		t.Errorf("without a token the backend is told %q, want the client's own field to go", o.Header)
 	}
-	r.fake.set(func() { r.fake.answer = func(_ url.Values, a map[string]any) int { a["token_type"] = "DPoP"; return 0 } })
+	r.fake.set(func() {
+		r.fake.answer = func(_ url.Values, a map[string]any) int { a["token_type"] = "DPoP"; return 0 }
+	})
 	b = r.browser()
 	b.failed("a DPoP token", b.open(b.back(b.begin("/"))))
 }
