@@ -155,13 +155,7 @@ func (s *Source) Strip(x *exchange.Exchange) {
 		p := &s.places[i]
 		switch {
 		case p.header != "":
-			x.Request.Header.DelFunc(func(f exchange.Field) bool {
-				if !exchange.EqualFold(f.Name, p.header) {
-					return false
-				}
-				_, ok := p.cut(f.Value)
-				return ok
-			})
+			p.outOf(&x.Request.Header)
 		case len(p.query) > 0:
 			x.Request.Query = without(x, x.Request.Query, p.query, '&')
 			x.Request.HasQuery = x.Request.HasQuery && len(x.Request.Query) > 0
@@ -169,6 +163,22 @@ func (s *Source) Strip(x *exchange.Exchange) {
 			stripCookie(x, p.cookie)
 		}
 	}
+}
+
+// outOf takes the credential's fields out of a header. It is a loop of its own because a function for DelFunc would be allocated.
+func (p *place) outOf(h *exchange.Header) {
+	fields := h.All()
+	n := 0
+	for i := range fields {
+		if exchange.EqualFold(fields[i].Name, p.header) {
+			if _, ok := p.cut(fields[i].Value); ok {
+				continue
+			}
+		}
+		fields[n] = fields[i]
+		n++
+	}
+	h.Truncate(n)
 }
 
 // stripCookie takes one cookie out of the Cookie fields, which become one.
