@@ -12,7 +12,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -483,4 +485,25 @@ func (w *stage) eventually(what string, ok func() bool) {
 			w.Fatalf("not within %s: %s", edgetest.Wait, what)
 		}
 	}
+}
+
+// metric sums the samples of a metric that have a label of this value.
+func (w *stage) metric(name, value string) (sum float64) {
+	w.Helper()
+	req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "/metrics", nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	rec := httptest.NewRecorder()
+	w.recorder.Metrics().ServeHTTP(rec, req)
+	for l := range strings.Lines(rec.Body.String()) {
+		if strings.HasPrefix(l, name+"{") && strings.Contains(l, `"`+value+`"`) {
+			n, err := strconv.ParseFloat(strings.TrimSpace(l[strings.LastIndexByte(l, ' '):]), 64)
+			if err != nil {
+				w.Fatal(err)
+			}
+			sum += n
+		}
+	}
+	return sum
 }

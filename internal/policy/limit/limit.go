@@ -95,6 +95,7 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 	}
 	r.look(s, x)
 	if len(s.asks) == 0 {
+		s.taken = true // what limits in shadow mode charge for the response
 		return policy.Verdict{}
 	}
 	s.answers = append(s.answers[:0], make([]limiter.Answer, len(s.asks))...)

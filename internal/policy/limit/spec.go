@@ -103,7 +103,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)
 	}
-	if len(r.limits) == 0 {
+	if len(r.limits)+len(r.shadows) == 0 {
 		return policy.Handler{}, nil
 	}
 	r.states.New = func() any { return &state{} }
