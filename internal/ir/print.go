@@ -118,14 +118,19 @@ func MatchText(m Match) string {
 	return b.String()
 }
 
-// stepsText names the steps of a route: an attached policy by its object, a filter or a redirect by its step.
+// stepsText names the steps of a route: an attached policy by its object, once, a filter or a redirect by its step.
 func stepsText(r *Route) string {
 	var names []string
+	policies := map[string]bool{}
 	add := func(steps []*Step) {
 		for _, s := range steps {
 			n := s.Name
 			if src := s.Source(); strings.HasSuffix(src.Kind, "Policy") {
 				n = src.Name
+				if policies[src.Object()] {
+					continue
+				}
+				policies[src.Object()] = true
 			}
 			if len(names) == 0 || names[len(names)-1] != n {
 				names = append(names, n)

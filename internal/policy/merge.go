@@ -6,8 +6,14 @@ type Layer struct {
 	Overrides bool // else defaults
 }
 
-// Origins are indexes of layers by the path of a field in the merged spec: "rules.writers".
-type Origins map[string]int
+// Origins say where fields of a merged spec come from, by their path in it: "rules.writers".
+type Origins map[string]Origin
+
+// Origin is where a field was written.
+type Origin struct {
+	Layer int    // its index
+	Path  string // in that layer; "": the same as in the merged spec
+}
 
 // Strongest is the index of the layer that wins where one has to: of overrides the outermost, else of defaults the innermost.
 func Strongest(layers []Layer) int {

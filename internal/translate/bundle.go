@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -273,8 +274,8 @@ func appendLowered(out []lowered, f stepField, l layer, raw []byte, layers []lay
 		return out
 	}
 	low.Step.Refs = l.Handles[f.field]
-	for path, i := range origins {
-		low.Step.Sources[path] = at(layers[i], path)
+	for path, o := range origins {
+		low.Step.Sources[path] = at(layers[o.Layer], cmp.Or(o.Path, path))
 	}
 	if origins == nil && len(layers) > 1 {
 		writers(low.Step, f, layers, at)
@@ -305,6 +306,20 @@ func writers(s *ir.Step, f stepField, layers []layer, at func(layer, string) ir.
 	}
 }
 
+// beside lists the steps of filters that are not among those of attached policies already: a rule may name a policy that reaches it
+// anyway, and neither would its limits count twice, nor its methods look for a credential that they took away.
+func beside(attached, filters []lowered) []lowered {
+	var out []lowered
+	for _, f := range filters {
+		if !slices.ContainsFunc(attached, func(a lowered) bool {
+			return a.Step.Name == f.Step.Name && a.Step.Source() == f.Step.Source() && bytes.Equal(a.Step.Spec, f.Step.Spec)
+		}) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // demand adds the step that refuses every request if no policy of a kind that GatewayParameters demand reaches a rule. One that only looks
 // on (mode Shadow) does not count.
 func demand(r required, steps []lowered, target ir.Source) []lowered {
@@ -312,7 +327,7 @@ func demand(r required, steps []lowered, target ir.Source) []lowered {
 		if !slices.ContainsFunc(steps, func(l lowered) bool {
 			return l.Step.Source().Kind == kind && (l.Enforces || l.Step.Name == "invalid")
 		}) {
-			return append(steps, invalidStep("policy_missing", "no "+kind+" reaches it", target, r.By, gatewayLevel))
+			return append(steps, invalidStep("policy_missing", "no "+kind+" that is in force reaches it", target, r.By, gatewayLevel))
 		}
 	}
 	return steps

@@ -283,7 +283,8 @@ func as(cluster, id string) string {
 	return cluster + "@" + id
 }
 
-// identified are a rule's backends and filters for a Gateway that shows a certificate of its own to backends.
+// identified are a rule's backends and filters for a Gateway that shows a certificate of its own to backends. Servers that policies ask
+// are not shown it, whether the policy is attached or named by the rule.
 func (rl *rule) identified(id string) (backends []ir.Backend, filters []lowered) {
 	if id == "" {
 		return rl.backends, rl.filters
@@ -294,6 +295,9 @@ func (rl *rule) identified(id string) (backends []ir.Backend, filters []lowered)
 		backends[i].Steps = identifiedSteps(backends[i].Steps, id)
 	}
 	for i := range filters {
+		if slices.Contains(bundleKinds(), filters[i].Step.Source().Kind) {
+			continue
+		}
 		filters[i].Step = identifiedSteps([]*ir.Step{filters[i].Step}, id)[0]
 	}
 	return backends, filters
@@ -335,7 +339,7 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 			steps = append(steps, *l.HSTS)
 		}
 		backends, filters := rl.identified(l.Identity)
-		steps = demand(l.Required, append(steps, filters...), sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", i)))
+		steps = demand(l.Required, append(steps, beside(steps, filters)...), sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", i)))
 		shared, noBackend := order(steps), rl.noBackend
 		if slices.ContainsFunc(steps, func(l lowered) bool { return l.Answers }) {
 			noBackend = ""

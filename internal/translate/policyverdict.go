@@ -88,6 +88,9 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 		v.Parents = append(v.Parents, at)
 	}
 	bad := p.resolve(v.Ref, "spec.targetRefs", to)
+	if bad != nil && bad.reason == invalidKind {
+		bad.reason = targetNotFound // the only reason of GEP-713 that fits a kind which is not served
+	}
 	if bad == nil {
 		bad = p.findTarget(to, r.SectionName)
 	}

@@ -80,7 +80,7 @@ func some(t *rapid.T, what string, draw func() string) string {
 
 func (w *world) object(t *rapid.T) objects.Object {
 	kinds := []func(*rapid.T) string{gatewayClass, gateway, httpRoute, httpRoute, ingressClass, ingress, ingress, service, service, slice, slice, slice, namespaceObject, grant,
-		protection, protection, clientTraffic, backendTraffic, backendTLS, gatewayParameters, backendObject, secretObject}
+		protection, protection, authPolicy, authPolicy, rateLimit, rateLimit, configMap, clientTraffic, backendTraffic, backendTLS, gatewayParameters, backendObject, secretObject}
 	y := rapid.SampledFrom(kinds).Draw(t, "kind")(t)
 	o := decodeAll(w.tb, y)[0]
 	if s, ok := o.(*objects.Secret); ok {
@@ -154,7 +154,7 @@ func httpRoute(t *rapid.T) string {
 		return "{matches: [" + some(t, "matches", match) + "]" + maybe(t, "name", ", name: "+pick(t, "rule", "u1", "u2")) +
 			maybe(t, "backends", ", backendRefs: ["+some(t, "refs", func() string { return backendRef(t) })+"]") +
 			maybe(t, "filter", ", filters: ["+pick(t, "filter", "{type: RequestMirror}", "{type: RequestMirror, requestMirror: {percent: 5, backendRef: {name: s1, port: 80, namespace: "+namespace(t)+"}}}", "{type: URLRewrite, urlRewrite: {hostname: x.example}}",
-				"{type: ExtensionRef, extensionRef: {group: gatehouse.dev, kind: ProtectionPolicy, name: p1}}")+"]") +
+				"{type: ExtensionRef, extensionRef: {group: gatehouse.dev, kind: "+guardKind(t)+", name: p1}}")+"]") +
 			maybe(t, "retry", ", retry: {codes: [503]}") + maybe(t, "session", ", sessionPersistence: {sessionName: "+pick(t, "session", "s", "s;")+"}") + "}"
 	}
 	return "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {" + meta(t, namespace(t), "r1", "r2", "r3") + "}\nspec: {parentRefs: [" +
@@ -213,7 +213,7 @@ func namespaceObject(t *rapid.T) string {
 
 func grant(t *rapid.T) string {
 	return "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {" + meta(t, namespace(t), "w1", "w2") +
-		"}\nspec: {from: [{group: gateway.networking.k8s.io, kind: " + pick(t, "from", "HTTPRoute", "Gateway") + ", namespace: " + namespace(t) +
+		"}\nspec: {from: [" + pick(t, "from", "{group: gateway.networking.k8s.io, kind: HTTPRoute", "{group: gateway.networking.k8s.io, kind: Gateway", "{group: gatehouse.dev, kind: AuthPolicy") + ", namespace: " + namespace(t) +
 		`}], to: [{group: "", kind: ` + pick(t, "to", "Service", "Secret") + maybe(t, "name", ", name: "+pick(t, "name", "s1", "t1")) + "}]}"
 }
 
@@ -228,8 +228,52 @@ func protection(t *rapid.T) string {
 	bundle := pick(t, "bundle", `{sizes: {requestBody: 1Mi}}`, `{sizes: {responseBody: 2Mi}, cors: {allowOrigins: ["*"]}}`, `{sizes: {requestBody: "-1"}}`,
 		`{errorPages: [{statuses: ["5xx"], body: a, contentType: text/plain}]}`, `{errorPages: [{statuses: ["404"], body: b, contentType: text/plain}], maintenance: {}}`,
 		`{directResponse: {status: 204}}`)
-	return "apiVersion: gatehouse.dev/v1alpha1\nkind: ProtectionPolicy\nmetadata: {" + meta(t, namespace(t), "p1", "p2") + "}\nspec: {targetRefs: [" +
+	return bundled(t, "ProtectionPolicy", bundle)
+}
+
+func guardKind(t *rapid.T) string {
+	return pick(t, "guard", "ProtectionPolicy", "AuthPolicy", "RateLimitPolicy")
+}
+
+// bundled is a policy of a bundle kind.
+func bundled(t *rapid.T, kind, bundle string) string {
+	return "apiVersion: gatehouse.dev/v1alpha1\nkind: " + kind + "\nmetadata: {" + meta(t, namespace(t), "p1", "p2") + "}\nspec: {targetRefs: [" +
 		some(t, "targets", func() string { return targetRef(t) }) + "]" + maybe(t, "defaults", ", defaults: "+bundle) + maybe(t, "overrides", ", overrides: "+bundle) + "}"
+}
+
+func mode(t *rapid.T) string { return pick(t, "mode", "Enforce", "Shadow", "Disabled") }
+
+func authPolicy(t *rapid.T) string {
+	n := 0
+	method := func() string {
+		n++
+		return fmt.Sprintf("{name: m%d, ", n) + pick(t, "method", "apiKey: {}", "basic: {secretRef: {name: t1}}", "apiKey: {secretRefs: [{name: t1}, {name: t2}]}",
+			"mtls: {caCertificateRefs: [{name: c1}]}", "anonymous: {}, hmac: {secretRef: {name: t1}}",
+			"external: {protocol: GRPC, backendRef: "+backendRefOnly(t)+"}", "introspection: {url: 'https://x.example', clientSecretRef: {name: t2}}") + "}"
+	}
+	rule := func() string {
+		return "{mode: " + mode(t) + ", " + pick(t, "rule", "require: {scopes: [a]}", `deny: {cidrs: [10.0.0.0/8]}`, "require: {cel: 'request.path =='}", `when: 'request.method == "GET"', require: {cel: 'identity.subject != ""'}`) + "}"
+	}
+	return bundled(t, "AuthPolicy", "{"+pick(t, "parts", "authentication: {mode: "+mode(t)+", methods: ["+some(t, "methods", method)+"]}",
+		"authorization: {otherwise: "+pick(t, "otherwise", "Allow", "Deny")+", rules: {a: "+rule()+", "+pick(t, "name", "b", "a@0")+": "+rule()+"}}",
+		"authentication: {methods: ["+some(t, "methods", method)+"]}, authorization: {rules: {a: "+rule()+"}}")+"}")
+}
+
+// backendRefOnly is a reference to a backend without a weight.
+func backendRefOnly(t *rapid.T) string {
+	return pick(t, "asked", "{name: s1, port: 80}", "{name: s2, port: 81}", "{name: s1, port: 80, namespace: n1}", "{name: s1, port: 80, namespace: n2}", "{group: gatehouse.dev, kind: Backend, name: b1}")
+}
+
+func rateLimit(t *rapid.T) string {
+	limit := func() string {
+		return "{mode: " + mode(t) + ", " + pick(t, "limit", "rates: [{limit: 1, period: 1s}]", "key: [client.address], quota: {limit: 5, window: Day}", "key: [identity.subject], concurrency: 2",
+			"count: AuthenticationFailures, rates: [{limit: 1, period: 0s}]") + "}"
+	}
+	return bundled(t, "RateLimitPolicy", "{limits: {a: "+limit()+", "+pick(t, "name", "b", "c")+": "+limit()+"}}")
+}
+
+func configMap(t *rapid.T) string {
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {" + meta(t, namespace(t), "c1") + "}\ndata: {ca.crt: " + pick(t, "data", "x", "y") + "}"
 }
 
 func clientTraffic(t *rapid.T) string {
@@ -256,6 +300,7 @@ func backendTLS(t *rapid.T) string {
 func gatewayParameters(t *rapid.T) string {
 	spec := "httpsRedirect: " + pick(t, "redirect", "true", "false")
 	spec += maybe(t, "hsts", ", hsts: {maxAge: "+pick(t, "age", "1h", "never")+"}") + maybe(t, "certificate", ", defaultCertificateRef: {name: "+pick(t, "secret", "t1", "t2")+"}")
+	spec += maybe(t, "required", ", requirePolicies: ["+some(t, "kinds", func() string { return guardKind(t) })+"]")
 	return "apiVersion: gatehouse.dev/v1alpha1\nkind: GatewayParameters\nmetadata: {" + meta(t, namespace(t), "q1") + "}\nspec: {" + spec + "}"
 }
 

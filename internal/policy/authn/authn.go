@@ -70,7 +70,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		}
 		field, compiled, err := compileMethod(m, env.In(at))
 		if err != nil {
-			faults = append(faults, below(at+"."+field, err)...)
+			faults = append(faults, below(diag.Join(at, field), err)...)
 			continue
 		}
 		c.methods = append(c.methods, entry{Handler: compiled, name: m.Name})

@@ -40,26 +40,39 @@ func Step() policy.Step {
 type Spec struct{ v1alpha1.Authorization }
 
 // merge adds rules up. A rule under defaults is replaced by one of the same name nearer to the route; one under overrides never is: where
-// a nearer level has its name too, both hold.
+// a nearer level has its name too, both hold, and the farther one gets a name that nobody wrote.
 func merge(layers []policy.Layer) (policy.Spec, policy.Origins) {
 	out, origins := &Spec{}, policy.Origins{}
 	out.Rules = map[string]v1alpha1.AuthorizationRule{}
-	for i, l := range layers {
-		s := l.Spec.(*Spec)
-		for name, rule := range s.Rules {
-			if at, taken := origins["rules."+name]; taken && layers[at].Overrides {
-				moved := fmt.Sprintf("%s@%d", name, at)
-				out.Rules[moved] = out.Rules[name]
-				origins["rules."+moved] = at
+	nearer := map[string]bool{}
+	for i, l := range slices.Backward(layers) {
+		for name, rule := range l.Spec.(*Spec).Rules {
+			if !nearer[name] {
+				out.Rules[name] = rule
+				origins["rules."+name] = policy.Origin{Layer: i}
 			}
-			out.Rules[name] = rule
-			origins["rules."+name] = i
+		}
+		for name := range l.Spec.(*Spec).Rules {
+			nearer[name] = true
+		}
+	}
+	for i, l := range layers {
+		for name, rule := range l.Spec.(*Spec).Rules {
+			if !l.Overrides || origins["rules."+name].Layer == i {
+				continue
+			}
+			moved := fmt.Sprintf("%s@%d", name, i)
+			for nearer[moved] {
+				moved += "@"
+			}
+			out.Rules[moved] = rule
+			origins["rules."+moved] = policy.Origin{Layer: i, Path: "rules." + name}
 		}
 	}
 	for _, i := range policy.Rising(layers) {
 		if o := layers[i].Spec.(*Spec).Otherwise; o != "" {
 			out.Otherwise = o
-			origins["otherwise"] = i
+			origins["otherwise"] = policy.Origin{Layer: i}
 		}
 	}
 	return out, origins

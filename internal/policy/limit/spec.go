@@ -64,7 +64,7 @@ func merge(layers []policy.Layer) (policy.Spec, policy.Origins) {
 	for _, i := range policy.Rising(layers) {
 		for name, l := range layers[i].Spec.(*Spec).limits {
 			out.limits[name] = l
-			origins[name] = i
+			origins[name] = policy.Origin{Layer: i}
 		}
 	}
 	return out, origins
