@@ -258,11 +258,11 @@ func (m *login) authenticate(x *exchange.Exchange) method.Outcome {
 			m.store.add(&key, k)
 		}
 	}
-	return m.judge(x, &key, k)
+	return m.judge(x, key, k)
 }
 
 // judge decides about an opened session.
-func (m *login) judge(x *exchange.Exchange, key *[sha256.Size]byte, k *known) method.Outcome {
+func (m *login) judge(x *exchange.Exchange, key [sha256.Size]byte, k *known) method.Outcome {
 	now := x.Start.Unix()
 	if now >= k.started+int64(m.lifetime/time.Second) {
 		return m.without(x, method.Refuse(expiredSession, "its lifetime is over"))

@@ -17,7 +17,7 @@ type renewed struct {
 }
 
 // renew asks the provider for newer tokens. While the old ones are good the session goes on when that fails.
-func (m *login) renew(x *exchange.Exchange, key *[sha256.Size]byte, k *known) method.Outcome {
+func (m *login) renew(x *exchange.Exchange, key [sha256.Size]byte, k *known) method.Outcome {
 	now := x.Start.Unix()
 	valid := now < k.expires
 	d, why := m.provider.known()
@@ -39,9 +39,9 @@ func (m *login) renew(x *exchange.Exchange, key *[sha256.Size]byte, k *known) me
 		return unavailable(noProvider, "the provider failed a moment ago")
 	}
 	g := &grant{m: m, document: d, ring: k.ring, now: now, place: m.place(m.names.of(x).session, x.Request.Host)}
-	jar, kept, start := m.names.jar(x), *key, x.Start
+	jar, start := m.names.jar(x), x.Start
 	return method.Outcome{State: method.Waiting, Asks: d.token, Wait: func(ctx context.Context) func(*exchange.Exchange) method.Outcome {
-		n := m.newer(ctx, g, &kept, k, func(ctx context.Context) (*session, error) { return g.renewed(ctx, k.session, start) })
+		n := m.newer(ctx, g, &key, k, func(ctx context.Context) (*session, error) { return g.renewed(ctx, k.session, start) })
 		return func(x *exchange.Exchange) method.Outcome {
 			switch {
 			case n.renewal != nil:

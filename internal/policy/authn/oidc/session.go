@@ -164,16 +164,19 @@ func (m *login) place(name string, host []byte) []byte {
 
 // key stands for a session's cookies, as this method reads them from this host.
 func (m *login) key(x *exchange.Exchange, text []byte) [sha256.Size]byte {
-	name := "h" // of the two spellings, which are sealed for different places
+	name := schemeHTTP // of the two spellings, which are sealed for different places
 	if x.Scheme == "https" {
-		name = "s"
+		name = schemeHTTPS
 	}
-	var room [16]byte
-	all, _ := x.Keep(m.rules[:], append(room[:0], name...), x.Request.Host, newline, text)
+	all, _ := x.Keep(m.rules[:], name, x.Request.Host, newline, text)
 	return sha256.Sum256(all)
 }
 
-var newline = []byte("\n")
+var (
+	newline     = []byte("\n")
+	schemeHTTP  = []byte("h")
+	schemeHTTPS = []byte("s")
+)
 
 // known is an opened session and what follows from it. It is shared and never changed.
 type known struct {
