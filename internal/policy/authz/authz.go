@@ -107,7 +107,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		if in.Require == nil && in.Deny == nil {
 			c.fault("", "write require or deny", "requires and denies nothing")
 		}
-		out := rule{name: name, shadow: in.Mode == policy.Shadow, when: c.expression("when", in.When), require: c.requirement("require", in.Require), deny: c.requirement("deny", in.Deny)}
+		out := rule{name: name, from: from(env, "rules."+name), shadow: in.Mode == policy.Shadow, when: c.expression("when", in.When), require: c.requirement("require", in.Require), deny: c.requirement("deny", in.Deny)}
 		faults = append(faults, c.faults...)
 		if in.Mode != policy.Disabled {
 			r.list = append(r.list, out)
@@ -183,8 +183,16 @@ type rules struct {
 	country func(netip.Addr) (string, bool)
 }
 
+// from names the policy that wrote a field, for an explanation; "" where there is only one.
+func from(env policy.Env, path string) string {
+	if len(env.Sources) < 2 {
+		return ""
+	}
+	return " (" + env.Source(path) + ")"
+}
+
 type rule struct {
-	name          string
+	name, from    string
 	shadow        bool
 	when          *expression.Program
 	require, deny *requirement
@@ -216,7 +224,7 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 		if ru.when != nil {
 			if on, err := ru.when.Bool(x); err == nil && !on {
 				if x.Dry {
-					trace = append(trace, ru.name+" does not apply")
+					trace = append(trace, ru.name+ru.from+" does not apply")
 				}
 				continue
 			}
@@ -226,12 +234,12 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 		switch {
 		case why == "":
 			if x.Dry {
-				trace = append(trace, ru.name+" passed")
+				trace = append(trace, ru.name+ru.from+" passed")
 			}
 		case ru.shadow:
 			x.Shadow = append(x.Shadow, exchange.Shadowed{Step: Name, Reason: denied, Status: 403})
 			if x.Dry {
-				trace = append(trace, ru.name+" would refuse (shadow): "+why)
+				trace = append(trace, ru.name+ru.from+" would refuse (shadow): "+why)
 			}
 		default:
 			if refusal.Status == 0 {
@@ -240,7 +248,7 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 			if !x.Dry {
 				return refusal
 			}
-			trace = append(trace, ru.name+" refused: "+why)
+			trace = append(trace, ru.name+ru.from+" refused: "+why)
 		}
 	}
 	if refusal.Status == 0 && !applied && r.deny {

@@ -19,6 +19,7 @@ import (
 // limit is one compiled limit.
 type limit struct {
 	name                     string
+	from                     string       // the policy that wrote it, for an explanation; "" where there is only one
 	seed                     limiter.Seed // of the policy and the limit's name: what was counted outlives every other change
 	phase                    policy.Phase
 	when, cost, responseCost *expression.Program
@@ -389,7 +390,7 @@ func (r *rules) dry(s *state, x *exchange.Exchange) policy.Verdict {
 	}
 	for i, a := range s.asks {
 		l := s.of[i]
-		text := l.name + " applies"
+		text := l.name + l.from + " applies"
 		if l.shadow {
 			text += " (shadow)"
 		}

@@ -88,6 +88,9 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		in := s.limits[name]
 		c := compiler{at: name}
 		l := c.limit(name, &in, env.Source(name))
+		if len(env.Sources) > 1 {
+			l.from = " (" + env.Source(name) + ")"
+		}
 		faults = append(faults, c.faults...)
 		if in.Mode != policy.Disabled && l.phase == s.phase {
 			reads = reads || c.readsPath
