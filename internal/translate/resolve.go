@@ -43,6 +43,7 @@ func refSites() []refSite {
 		{"HTTPRoute", "spec.parentRefs", []string{gw + "/Gateway"}, anyNS},
 		{"HTTPRoute", "spec.rules.backendRefs", backends, granted},
 		{"HTTPRoute", "spec.rules.filters.requestMirror.backendRef", backends, granted},
+		{"HTTPRoute", "spec.rules.filters.externalAuth.backendRef", backends, granted},
 		{"HTTPRoute", "spec.rules.backendRefs.filters.requestMirror.backendRef", backends, granted},
 		{"HTTPRoute", "spec.rules.filters.extensionRef", guards, local},
 		{"HTTPRoute", "spec.rules.backendRefs.filters.extensionRef", guards[:1], local},

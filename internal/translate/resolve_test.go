@@ -20,7 +20,6 @@ func notFollowed() map[string]string {
 	return map[string]string{
 		"Gateway spec.tls.frontend.default.validation.caCertificateRefs":     "the listener is refused: UnsupportedValue",
 		"Gateway spec.tls.frontend.perPort.tls.validation.caCertificateRefs": "the listener is refused: UnsupportedValue",
-		"HTTPRoute spec.rules.filters.externalAuth.backendRef":               unsupported,
 		"HTTPRoute spec.rules.backendRefs.filters.externalAuth.backendRef":   unsupported,
 	}
 }

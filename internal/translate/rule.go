@@ -207,7 +207,7 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 		name, spec, path := filterField(f)
 		step := r.t.steps.filters[string(f.Type)]
 		switch {
-		case step == nil || name == "":
+		case step == nil || name == "" || f.Type == gatewayv1.HTTPRouteFilterExternalAuth && field != "spec.rules.filters":
 			r.drop(rule, at+".type", unsupportedValue, "", "filter %s is not supported", f.Type)
 			continue
 		case spec == nil:
@@ -225,8 +225,11 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 			}
 			continue
 		}
-		if r.follow(rule, at+"."+name, field+"."+name, specRefs(step, raw), l.Step) {
+		switch {
+		case r.follow(rule, at+"."+name, field+"."+name, specRefs(step, raw), l.Step):
 			out = append(out, l)
+		case f.Type == gatewayv1.HTTPRouteFilterExternalAuth: // nobody is let in by a service that cannot be asked
+			out = append(out, invalidStep("policy_invalid", "its backendRef cannot be followed", sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", rule)), sourceOf(r.Ref, at+"."+name), filterLevel))
 		}
 	}
 	if seen[gatewayv1.HTTPRouteFilterRequestRedirect] && seen[gatewayv1.HTTPRouteFilterURLRewrite] {
@@ -279,6 +282,8 @@ func filterField(f *gatewayv1.HTTPRouteFilter) (name string, spec any, path *gat
 		return set("urlRewrite", f.URLRewrite, path)
 	case gatewayv1.HTTPRouteFilterRequestMirror:
 		return set("requestMirror", f.RequestMirror, nil)
+	case gatewayv1.HTTPRouteFilterExternalAuth:
+		return set("externalAuth", f.ExternalAuth, nil)
 	case gatewayv1.HTTPRouteFilterCORS:
 		return set("cors", f.CORS, nil)
 	}

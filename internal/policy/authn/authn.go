@@ -42,7 +42,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 	fault := func(path, hint, format string, args ...any) {
 		faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf(format, args...), Hint: hint})
 	}
-	c := &chain{shadow: s.Mode == policy.Shadow, owner: env.Target}
+	c := &chain{shadow: s.Mode == policy.Shadow}
 	switch s.Require {
 	case "", "AnyOf":
 	case "AllOf":
@@ -118,7 +118,7 @@ type chain struct {
 	methods []entry
 	all     bool // AllOf
 	shadow  bool
-	owner   string
+	keeps   bool           // an identity that was found before stays: a filter that knows none adds to it
 	plain   policy.Verdict // 401 when no credential says more
 }
 
@@ -168,14 +168,22 @@ func (c *chain) request(x *exchange.Exchange) policy.Verdict {
 		case o.State != method.Accepted || len(o.Cookies) > 0:
 			return c.take(x, &seen{}, i, o)
 		}
-		x.Identity = o.Identity
-		if x.Identity.Method == "" {
-			x.Identity.Method = c.methods[i].name
+		id := o.Identity
+		if id.Method == "" {
+			id.Method = c.methods[i].name
 		}
+		c.know(x, id)
 		c.finish(x, o.Header)
 		return policy.Verdict{}
 	}
 	return c.plain
+}
+
+// know writes down who calls.
+func (c *chain) know(x *exchange.Exchange, id exchange.Identity) {
+	if !c.keeps || x.Identity.Method == "" {
+		x.Identity = id
+	}
 }
 
 // from asks the methods from the i-th on.
@@ -262,7 +270,7 @@ func (c *chain) accept(x *exchange.Exchange, s *seen, i int, o method.Outcome) {
 
 // let lets the caller in.
 func (c *chain) let(x *exchange.Exchange, s *seen) policy.Verdict {
-	x.Identity = s.id
+	c.know(x, s.id)
 	if len(s.cookies) > 0 {
 		x.Local().V = s.cookies
 	}

@@ -30,6 +30,7 @@ func Steps() []policy.Step {
 		size.Step(),
 		limit.Early(),
 		authn.Step(),
+		authn.Filter(),
 		authz.Step(),
 		limit.Late(),
 		// transform request

@@ -9,7 +9,7 @@ import (
 )
 
 // folders are the folders of steps whose name is another.
-var folders = map[string]string{"limitEarly": "limit", "requestHeaders": "headers", "responseHeaders": "headers", "errorPages": "errorpages", "directResponse": "directresponse"}
+var folders = map[string]string{"limitEarly": "limit", "externalAuth": "authn", "requestHeaders": "headers", "responseHeaders": "headers", "errorPages": "errorpages", "directResponse": "directresponse"}
 
 // TestZeroSpecs: whatever little a user writes, a step says what is wrong with it and does not break.
 func TestZeroSpecs(t *testing.T) {
