@@ -7,7 +7,7 @@ SHELL := bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod bench/go.mod))
+NESTED := $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod bench/go.mod test/oidc/go.mod))
 # What needs a cluster, and so is tested by targets of its own.
 CLUSTERED := test/cluster test/conformance
 LINT := .cache/bin/golangci-lint

@@ -298,9 +298,13 @@ type IntrospectionAuth struct {
 	DPoP *DPoP `json:"dpop,omitempty"`
 }
 
-// OIDCAuth logs people in. It is offered to requests without a credential that accept text/html; others are answered 401.
+// OIDCAuth logs people in with a browser. Who opens a page (GET or HEAD that accepts text/html, not a script's request, no Authorization)
+// without a good session is sent to the provider; others are answered 401. Sessions are encrypted cookies, which backends do not see: one
+// is good for the host, issuer, clientID and scopes that it was made for, and until its tokens expire, which are renewed if the provider
+// gives a refresh token. With several policies of other clients or scopes on a host, give each its own cookieName, redirectPath and
+// logoutPath.
 type OIDCAuth struct {
-	// Issuer of the OpenID provider; its discovery document is read.
+	// Issuer of the OpenID provider, character by character; its discovery document is read.
 	// +kubebuilder:validation:Pattern=`^https?://`
 	// +kubebuilder:validation:MaxLength=1024
 	Issuer string `json:"issuer"`
@@ -309,34 +313,42 @@ type OIDCAuth struct {
 	// +kubebuilder:validation:MaxLength=256
 	ClientID string `json:"clientID"`
 	// ClientSecretRef names a Secret with the key client_secret, and optionally session_keys: lines of base64 of 32 bytes, of which the
-	// first encrypts sessions and all decrypt. Without session_keys the key is derived from client_secret.
+	// first encrypts sessions and all decrypt. At most 16; a line that cannot be read makes all of them unusable, and requests are
+	// answered 503. Without session_keys the key is derived from client_secret.
 	ClientSecretRef LocalSecretRef `json:"clientSecretRef"`
-	// Scopes asked for. Default openid.
+	// Scopes asked for, beside openid, which always is. Many providers give a refresh token for offline_access alone.
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=set
 	Scopes []string `json:"scopes,omitempty"`
-	// RedirectPath is where the provider sends people back to. Default /oauth2/callback. It has to lie on the same routes.
+	// RedirectPath is where the provider sends people back to: register https:// and each host with this path there. Default
+	// /oauth2/callback. It has to lie on the same routes.
 	// +kubebuilder:validation:Pattern=`^/`
 	// +kubebuilder:validation:MaxLength=1024
 	RedirectPath string `json:"redirectPath,omitempty"`
-	// LogoutPath ends the session, there and at the provider. Default /logout.
+	// LogoutPath ends the session here and at the provider, which then sends people to the path / of the host: register that there. Who
+	// comes from another site is asked first; a script is answered 204, and the provider's session goes on. A copy of the cookies that
+	// somebody else has stays good until it expires. Default /logout. It has to lie on the same routes.
 	// +kubebuilder:validation:Pattern=`^/`
 	// +kubebuilder:validation:MaxLength=1024
 	LogoutPath string `json:"logoutPath,omitempty"`
-	// SessionLifetime is the longest a session lasts. Default 8h.
+	// SessionLifetime is the longest a session lasts, from the login on, however often tokens are renewed. Default 8h, at least 1m, at
+	// most 720h.
 	SessionLifetime *gatewayv1.Duration `json:"sessionLifetime,omitempty"`
-	// CookieName of the session. Default gh_session.
+	// CookieName of the session; over https __Host- is put before it. A long session has several cookies: name.0, name.1 and so on, five
+	// at most. Default gh_session.
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]*$`
 	CookieName string `json:"cookieName,omitempty"`
-	// Claims says which claims of the id token the identity is read from.
+	// Claims says which claims of the id token the identity is read from. Of a session that is too large for its cookies, claims that only
+	// describe a person (given_name, picture, address and the like) are left out unless they are named here or in claimsToHeaders.
 	Claims *ClaimNames `json:"claims,omitempty"`
 	// ClaimsToHeaders tells backends claims of the id token.
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=map
 	// +listMapKey=header
 	ClaimsToHeaders []ClaimToHeader `json:"claimsToHeaders,omitempty"`
-	// ForwardAccessToken puts the access token into Authorization for the backend. Default false.
+	// ForwardAccessToken puts the access token into Authorization for the backend, in the place of the client's own, which goes also when
+	// there is no token. Default false.
 	ForwardAccessToken bool `json:"forwardAccessToken,omitempty"`
 }
 

@@ -54,10 +54,7 @@ func TestMixUp(t *testing.T) {
 	c.h = other.h
 	c.failed("an attempt at another provider", c.open(back))
 
-	strict := newRig(t, nil)
-	strict.fake.set(func() {
-		strict.fake.document = func(d map[string]any) { d["authorization_response_iss_parameter_supported"] = true }
-	})
+	strict := newRigOf(t, nil, func(d map[string]any) { d["authorization_response_iss_parameter_supported"] = true })
 	b = strict.browser()
 	b.failed("no iss from a provider that sends it", b.open(b.back(b.begin("/"))))
 	if o := b.open(b.back(b.begin("/"), "iss", strict.fake.URL)); o.Answer.Status != 302 {

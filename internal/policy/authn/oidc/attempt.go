@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/token"
 )
 
 const (
@@ -74,20 +75,20 @@ func (m *login) begin(x *exchange.Exchange) method.Outcome {
 	return answer(302, loginRequired, to, cookies...)
 }
 
-// patient waits for the provider's document if it is just being read, and then goes on; else nothing can be said.
+// patient waits a moment for the provider's document if it can be fetched now, and then goes on; else nothing can be said.
 func (m *login) patient(x *exchange.Exchange, why string, then func(*exchange.Exchange) method.Outcome) method.Outcome {
-	if x.Dry && m.provider.call == nil {
+	if x.Dry {
 		return method.Outcome{State: method.Waiting, Asks: m.issuer}
 	}
-	if x.Dry || !m.provider.waits() {
+	var gate <-chan struct{}
+	if m.provider.set.Document() == nil {
+		gate = m.provider.set.Refresh(x.Start)
+	}
+	if gate == nil {
 		return unavailable(noProvider, why)
 	}
 	return method.Outcome{State: method.Waiting, Asks: m.issuer, Wait: func(ctx context.Context) func(*exchange.Exchange) method.Outcome {
-		select {
-		case <-m.provider.tried:
-		case <-ctx.Done():
-			return func(*exchange.Exchange) method.Outcome { return unavailable(noProvider, "the request's time was over") }
-		}
+		token.Wait(ctx, gate)
 		return then
 	}}
 }

@@ -85,10 +85,12 @@ func (m *login) callback(x *exchange.Exchange) method.Outcome {
 	}
 	d, why := m.provider.known()
 	switch {
-	case d == nil && !x.Dry && m.provider.waits():
-		return m.patient(x, why, m.callback)
 	case d == nil && !x.Dry:
-		return fail(503, noProvider, why)
+		o := m.patient(x, why, m.callback)
+		if o.State == method.Unavailable { // another method must not take the callback for a request
+			o = fail(503, noProvider, o.Detail)
+		}
+		return o
 	case x.Dry:
 		return method.Outcome{State: method.Waiting, Asks: m.issuer}
 	case d.tellsIssuer && !q.hasIss:

@@ -133,8 +133,8 @@ func (g *grant) verify(ctx context.Context, t *tokens, start time.Time) (claims 
 		_, f, _ = g.m.tokens.Verify(j, claims, start, false)
 	}
 	switch {
-	case f != nil && f.Reason == token.Unavailable:
-		return nil, nil, f
+	case f != nil && (f.Reason == token.Unavailable || f.Reason == token.KeyUnknown):
+		return nil, nil, f // a key that is new to us is no fault of the person who logs in: keys are fetched twice a minute at most
 	case f != nil:
 		return nil, nil, errBad{f.Error()}
 	}

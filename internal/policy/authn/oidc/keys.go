@@ -39,7 +39,7 @@ type ring struct {
 
 // keys is the ring that counts now, nil and why if there is none. Ciphers are made once for a material: it is swapped whole.
 func (m *login) keys() (r *ring, why string) {
-	mat := m.env.Material(secretPath)
+	mat := m.material.Now()
 	if mat == nil {
 		return nil, "the Secret that clientSecretRef names is not there"
 	}

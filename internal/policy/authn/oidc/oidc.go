@@ -4,7 +4,7 @@
 // nothing that the provider or the query says is shown to people, and no token is told in an error or a log. What cannot be judged is 503.
 //
 // Bounds: a session has 5 cookies of 3800 bytes, a login attempt one of 3800 that is good for 10 minutes and of which a browser is left 4;
-// a callback's query 8 KiB, its code 4 KiB; an answer of the provider 64 KiB, its discovery document 256 KiB. 8,192 opened sessions and
+// a callback's query 8 KiB, its code 4 KiB; an answer of the provider 64 KiB. 8,192 opened sessions and
 // 16 MiB of their text are remembered, and 16,384 renewals and 16 MiB of theirs, each for a minute. About one session one question is asked at a time, and a provider that fails is not asked to renew
 // sessions for 5 seconds.
 package oidc
@@ -66,7 +66,7 @@ func Refs(s *v1alpha1.OIDCAuth) []policy.Ref {
 // login is a compiled method.
 type login struct {
 	name     string
-	env      policy.Env
+	material method.Material
 	issuer   string
 	client   string
 	scopes   string // as they are asked for
@@ -95,7 +95,7 @@ func Compile(name string, s *v1alpha1.OIDCAuth, env policy.Env) (method.Handler,
 }
 
 func compile(name string, s *v1alpha1.OIDCAuth, env policy.Env) (*login, error) {
-	m := &login{name: name, env: env, issuer: s.Issuer, client: s.ClientID, forward: s.ForwardAccessToken, lifetime: defaultLifetime}
+	m := &login{name: name, material: method.NewMaterial(env, secretPath), issuer: s.Issuer, client: s.ClientID, forward: s.ForwardAccessToken, lifetime: defaultLifetime}
 	var faults []error
 	fault := func(path, hint, format string, args ...any) {
 		faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf(format, args...), Hint: hint})
@@ -131,7 +131,7 @@ func compile(name string, s *v1alpha1.OIDCAuth, env policy.Env) (*login, error) 
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	return m, m.open(s)
+	return m, m.open(s, env)
 }
 
 // readScopes sorts the scopes, so that their order does not end sessions. openid is always asked for: without it there is no id token.
@@ -197,12 +197,12 @@ func lifetime(given *gatewayv1.Duration) (time.Duration, error) {
 }
 
 // open opens what runs, once nothing is wrong with the spec.
-func (m *login) open(s *v1alpha1.OIDCAuth) error {
+func (m *login) open(s *v1alpha1.OIDCAuth, env policy.Env) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encoding the spec: %w", err)
 	}
-	m.rules = token.HashOf([]byte(m.name), []byte(m.env.Ref(secretPath)), text)
+	m.rules = token.HashOf([]byte(m.name), []byte(m.material.Handle), text)
 	m.bound = m.issuer + "\x00" + m.client + "\x00" + m.scopes
 	m.wanted = map[string]bool{}
 	want := func(path string) {
@@ -219,10 +219,10 @@ func (m *login) open(s *v1alpha1.OIDCAuth) error {
 		want(c.Claim)
 	}
 	// typ is JWT or absent: an access token (at+jwt, RFC 9068) is no id token.
-	m.tokens = token.Issuer{Set: token.OpenIssuer(m.env, m.issuer), Rules: token.Rules{Issuer: m.issuer, Audiences: []string{m.client},
+	m.provider = openProvider(env, m.issuer)
+	m.tokens = token.Issuer{Set: m.provider.set, Rules: token.Rules{Issuer: m.issuer, Audiences: []string{m.client},
 		Algorithms: token.Asymmetric, Types: []string{"JWT", ""}, Leeway: leeway}}
-	m.provider = openProvider(m.env, m.issuer)
-	m.store = policy.Open(m.env, "oidc sessions", func() (*store, func(policy.Work)) { return newStore(), nil })
+	m.store = policy.Open(env, "oidc sessions", func() (*store, func(policy.Work)) { return newStore(), nil })
 	return nil
 }
 

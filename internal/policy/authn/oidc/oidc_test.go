@@ -106,11 +106,8 @@ func TestLogin(t *testing.T) {
 }
 
 func TestClientSecretPost(t *testing.T) {
-	r := newRig(t, nil)
-	r.fake.set(func() {
-		r.fake.document = func(d map[string]any) {
-			d["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt", "client_secret_post"}
-		}
+	r := newRigOf(t, nil, func(d map[string]any) {
+		d["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt", "client_secret_post"}
 	})
 	r.browser().login("/")
 	if form := r.fake.asked[0]; form.Get("client_id") != "web" || form.Get("client_secret") != "s3cret+/" || r.fake.basic[0] != "" {
@@ -267,5 +264,24 @@ func TestProviderGone(t *testing.T) {
 	to.h = h
 	if o := to.open("/"); o.State != method.Unavailable || o.Reason != noProvider {
 		t.Errorf("a page without a document: %s", show(o))
+	}
+}
+
+// TestDocuments: a provider that cannot be used is 503, with why.
+func TestDocuments(t *testing.T) {
+	for want, document := range map[string]func(map[string]any){
+		"authorization_endpoint": func(d map[string]any) { delete(d, "authorization_endpoint") },
+		"token_endpoint":         func(d map[string]any) { d["token_endpoint"] = "/token" },
+		"neither client_secret":  func(d map[string]any) { d["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt"} },
+	} {
+		r := newRigOf(t, nil, document)
+		if o := r.browser().open("/"); o.State != method.Unavailable || o.Reason != noProvider || !strings.Contains(o.Detail, want) {
+			t.Errorf("%s: %s", want, show(o))
+		}
+	}
+	for at, ok := range map[string]bool{"https://idp.example/x?y=1": true, "http://idp.example/x": false, "": false, "https://u@idp.example/": false, "https://idp.example/#f": false} {
+		if err := endpoint(at, "https://idp.example"); (err == nil) != ok {
+			t.Errorf("endpoint %q: %v", at, err)
+		}
 	}
 }

@@ -10,147 +10,67 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/token"
 )
 
-// How often the discovery document is read, and what answers may cost.
+// What answers may cost.
 const (
-	maxDocument = 256 << 10
-	maxAnswer   = 64 << 10
-	maxCode     = 4 << 10
-	documentAge = time.Hour
-	firstPause  = time.Second
-	longPause   = time.Minute
-	restTime    = 5 // seconds in which a provider that failed is not asked to renew sessions
+	maxAnswer = 64 << 10
+	maxCode   = 4 << 10
+	restTime  = 5 // seconds in which a provider that failed is not asked to renew sessions
 )
 
-// provider is the running value of an issuer: what its discovery document says (OpenID Connect Discovery section 3, RFC 8414 section 2).
+// provider is who is asked. Its discovery document comes with its keys.
 type provider struct {
-	issuer   string
-	call     policy.Caller
-	document atomic.Pointer[document]
-	why      atomic.Pointer[string] // the last try failed
-	rest     atomic.Int64           // seconds since 1970: until then nothing is renewed
-	tried    chan struct{}          // closed once the document was asked for
-	once     sync.Once
-	running  atomic.Bool
+	issuer string
+	set    *token.Set
+	call   policy.Caller
+	rest   *atomic.Int64 // seconds since 1970: until then nothing is renewed; one for all methods of the issuer
 }
 
-// document is what is used of a discovery document.
+func openProvider(env policy.Env, issuer string) *provider {
+	return &provider{issuer: issuer, set: token.OpenIssuer(env, issuer), call: env.Call,
+		rest: policy.Open(env, "oidc rest of "+issuer, func() (*atomic.Int64, func(policy.Work)) { return new(atomic.Int64), nil })}
+}
+
+// document is what is used of a discovery document (OpenID Connect Discovery section 3, RFC 8414 section 2).
 type document struct {
 	authorize, token, end string // endpoints; end is "" if sessions cannot be ended there
 	post                  bool   // the client's secret goes into the form, because the provider offers nothing better
 	tellsIssuer           bool   // callbacks have the parameter iss (RFC 9207 section 3)
 }
 
-func openProvider(env policy.Env, issuer string) *provider {
-	return policy.Open(env, "oidc provider "+issuer, func() (*provider, func(policy.Work)) {
-		p := &provider{issuer: issuer, call: env.Call, tried: make(chan struct{})}
-		if p.call == nil {
-			return p, nil
-		}
-		p.running.Store(true)
-		return p, p.run
-	})
-}
-
-// run reads the document now and then; one that was read stays when a later try fails.
-func (p *provider) run(w policy.Work) {
-	defer p.asked()
-	pause := firstPause
-	for {
-		d, err := p.discover(w)
-		if err == nil {
-			p.document.Store(d)
-			p.why.Store(nil)
-			pause = firstPause
-		} else {
-			text := err.Error()
-			p.why.Store(&text)
-		}
-		p.asked()
-		wait := documentAge
-		if err != nil {
-			wait = pause
-			pause = min(2*pause, longPause)
-		}
-		if !w.Sleep(wait, nil) {
-			return
-		}
-	}
-}
-
-func (p *provider) asked() { p.once.Do(func() { close(p.tried) }) }
-
 // known is the document, nil and why if there is none.
 func (p *provider) known() (*document, string) {
-	if d := p.document.Load(); d != nil {
-		return d, ""
+	m := p.set.Document()
+	if m == nil {
+		return nil, "no discovery document: " + p.set.Why()
 	}
-	if why := p.why.Load(); why != nil {
-		return nil, *why
-	}
-	return nil, "the discovery document has not been read yet"
-}
-
-// waits reports whether the first try is on its way, so that waiting for it has an end.
-func (p *provider) waits() bool {
-	select {
-	case <-p.tried:
-		return false
-	default:
-		return p.running.Load()
-	}
-}
-
-func (p *provider) discover(ctx context.Context) (*document, error) {
-	from := strings.TrimSuffix(p.issuer, "/") + "/.well-known/openid-configuration"
-	reply, err := p.call.Call(ctx, &policy.Call{Method: http.MethodGet, URL: from, Max: maxDocument, Header: http.Header{"Accept": {"application/json"}}})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("GET %s: %w", from, err)
-	case reply.Status != http.StatusOK:
-		return nil, fmt.Errorf("GET %s: status %d, not 200", from, reply.Status)
-	}
-	d, err := readDocument(reply.Body, p.issuer)
+	d, err := readDocument(m, p.issuer)
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", from, err)
+		return nil, "the discovery document: " + err.Error()
 	}
-	return d, nil
+	return d, ""
 }
 
-// readDocument checks that the document is about the issuer, and that nothing leads from https to http.
-func readDocument(body []byte, issuer string) (*document, error) {
-	var m struct {
-		Issuer    string   `json:"issuer"`
-		Authorize string   `json:"authorization_endpoint"`
-		Token     string   `json:"token_endpoint"`
-		End       string   `json:"end_session_endpoint"`
-		Methods   []string `json:"token_endpoint_auth_methods_supported"`
-		TellsIss  bool     `json:"authorization_response_iss_parameter_supported"`
-	}
-	if err := json.Unmarshal(body, &m); err != nil {
-		return nil, errors.New("the document is not the JSON of a provider")
-	}
-	if m.Issuer != issuer {
-		return nil, fmt.Errorf("the document is of the issuer %.64q, not of %q: issuer has to be spelt as the provider spells it", m.Issuer, issuer)
-	}
-	for name, at := range map[string]string{"authorization_endpoint": m.Authorize, "token_endpoint": m.Token} {
-		if err := endpoint(at, issuer); err != nil {
+// readDocument reads a document that is known to be the issuer's. Nothing may lead from https to http.
+func readDocument(m map[string]any, issuer string) (*document, error) {
+	d := &document{}
+	for name, to := range map[string]*string{"authorization_endpoint": &d.authorize, "token_endpoint": &d.token, "end_session_endpoint": &d.end} {
+		*to, _ = m[name].(string)
+		if err := endpoint(*to, issuer); to == &d.end && err != nil {
+			d.end = ""
+		} else if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if m.End != "" && endpoint(m.End, issuer) != nil {
-		m.End = ""
-	}
-	d := &document{authorize: m.Authorize, token: m.Token, end: m.End, tellsIssuer: m.TellsIss}
-	if len(m.Methods) > 0 && !slices.Contains(m.Methods, "client_secret_basic") {
-		if d.post = slices.Contains(m.Methods, "client_secret_post"); !d.post {
+	d.tellsIssuer, _ = m["authorization_response_iss_parameter_supported"].(bool)
+	methods, _ := m["token_endpoint_auth_methods_supported"].([]any)
+	if len(methods) > 0 && !slices.Contains(methods, any("client_secret_basic")) {
+		if d.post = slices.Contains(methods, any("client_secret_post")); !d.post {
 			return nil, errors.New("the provider takes neither client_secret_basic nor client_secret_post")
 		}
 	}
@@ -183,7 +103,7 @@ type errNo struct{ word string }
 
 func (e errNo) Error() string { return "the token endpoint answered " + e.word }
 
-// grants are the words that are about the code or the refresh token, and not about us.
+// aboutGrant reports whether a word is about the code or the refresh token, and not about us.
 func aboutGrant(word string) bool {
 	switch word {
 	case "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request":

@@ -27,12 +27,7 @@ func (m *login) renew(x *exchange.Exchange, key [sha256.Size]byte, k *known) met
 	case d == nil && valid:
 		return m.accept(k)
 	case d == nil:
-		return m.patient(x, why, func(x *exchange.Exchange) method.Outcome {
-			if d, why := m.provider.known(); d == nil {
-				return unavailable(noProvider, why)
-			}
-			return m.renew(x, key, k)
-		})
+		return m.patient(x, why, func(x *exchange.Exchange) method.Outcome { return m.renew(x, key, k) })
 	case now < m.provider.rest.Load() && valid:
 		return m.accept(k)
 	case now < m.provider.rest.Load():

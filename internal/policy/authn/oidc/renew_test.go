@@ -260,8 +260,7 @@ func TestLogout(t *testing.T) {
 	if o := b.open("/logout"); o.Answer.Status != 302 || strings.Contains(location(o), "hint") {
 		t.Errorf("without a session: %s", show(o))
 	}
-	plain := newRig(t, nil)
-	plain.fake.set(func() { plain.fake.document = func(d map[string]any) { delete(d, "end_session_endpoint") } })
+	plain := newRigOf(t, nil, func(d map[string]any) { delete(d, "end_session_endpoint") })
 	b = plain.browser()
 	b.login("/")
 	if o := b.open("/logout"); location(o) != "https://shop.example/" || len(b.cookies) != 0 {

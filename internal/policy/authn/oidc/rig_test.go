@@ -27,6 +27,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 	"github.com/gatehouse-io/gatehouse/internal/policy/authn/method"
+	"github.com/gatehouse-io/gatehouse/internal/policy/authn/token"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
@@ -255,12 +256,25 @@ type rig struct {
 
 func newRig(t testing.TB, change func(*v1alpha1.OIDCAuth)) *rig {
 	t.Helper()
+	return newRigOf(t, change, nil)
+}
+
+// newRigOf is one whose provider has changes in its discovery document.
+func newRigOf(t testing.TB, change func(*v1alpha1.OIDCAuth), document func(map[string]any)) *rig {
+	t.Helper()
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
 	r := &rig{t: t, fake: newFake(t), secrets: &secret.Store{}, now: time.Now()}
 	r.secrets.Swap(secret.Set{secretHandle: material("client_secret", "s3cret+/")})
 	r.env = policy.Env{Refs: map[string]string{secretPath: secretHandle}, Secret: r.secrets, Live: newLive(t), Call: &caller{http.Client{Transport: tr}}}
+	r.fake.document = document
 	r.h = r.compile(change)
+	set := token.OpenIssuer(r.env, r.fake.URL)
+	for limit := time.Now().Add(10 * time.Second); set.Keys() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("the provider's keys were not fetched: %s", set.Why())
+		}
+	}
 	return r
 }
 
