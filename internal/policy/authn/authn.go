@@ -365,9 +365,11 @@ func (c *chain) challenges(s *seen) []exchange.Field {
 	return []exchange.Field{{Name: nameChallenge, Value: []byte(strings.Join(all, ", "))}}
 }
 
-// response hands on the cookies of a session that was renewed.
+// response hands on the cookies of a session that was renewed. Nobody may store an answer that has them, whatever the backend says of it: a
+// cache would hand the session to others.
 func (c *chain) response(x *exchange.Exchange) policy.Verdict {
 	if cookies, ok := x.Local().V.([][]byte); ok {
+		x.Response.Header.Set(nameCacheControl, valueNoStore)
 		for _, v := range cookies {
 			x.Response.Header.Append(nameSetCookie, v)
 		}
@@ -376,8 +378,10 @@ func (c *chain) response(x *exchange.Exchange) policy.Verdict {
 }
 
 var (
-	nameSetCookie = []byte("Set-Cookie")
-	retryAfter    = []exchange.Field{{Name: []byte("Retry-After"), Value: []byte("1")}}
+	nameSetCookie    = []byte("Set-Cookie")
+	nameCacheControl = []byte("Cache-Control")
+	valueNoStore     = []byte("no-store")
+	retryAfter       = []exchange.Field{{Name: []byte("Retry-After"), Value: []byte("1")}}
 )
 
 // told is an outcome in words, for explain.

@@ -219,7 +219,7 @@ func (m *login) open(s *v1alpha1.OIDCAuth, env policy.Env) error {
 		want(c.Claim)
 	}
 	// typ is JWT or absent: an access token (at+jwt, RFC 9068) is no id token.
-	m.provider = openProvider(env, m.issuer)
+	m.provider = openProvider(env, m.issuer, m.rules)
 	m.tokens = token.Issuer{Set: m.provider.set, Rules: token.Rules{Issuer: m.issuer, Audiences: []string{m.client},
 		Algorithms: token.Asymmetric, Types: []string{"JWT", ""}, Leeway: leeway}}
 	m.store = policy.Open(env, "oidc sessions", func() (*store, func(policy.Work)) { return newStore(), nil })

@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,12 +29,13 @@ type provider struct {
 	issuer string
 	set    *token.Set
 	call   policy.Caller
-	rest   *atomic.Int64 // seconds since 1970: until then nothing is renewed; one for all methods of the issuer
+	rest   *atomic.Int64 // seconds since 1970: until then nothing is renewed
 }
 
-func openProvider(env policy.Env, issuer string) *provider {
+// openProvider is the provider as a method sees it. Methods rest each by themselves: another's wrong secret is no failure of this one.
+func openProvider(env policy.Env, issuer string, rules [sha256.Size]byte) *provider {
 	return &provider{issuer: issuer, set: token.OpenIssuer(env, issuer), call: env.Call,
-		rest: policy.Open(env, "oidc rest of "+issuer, func() (*atomic.Int64, func(policy.Work)) { return new(atomic.Int64), nil })}
+		rest: policy.Open(env, "oidc rest "+string(rules[:]), func() (*atomic.Int64, func(policy.Work)) { return new(atomic.Int64), nil })}
 }
 
 // document is what is used of a discovery document (OpenID Connect Discovery section 3, RFC 8414 section 2).

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +111,7 @@ func newWorld(t *testing.T, spec map[string]any, args ...string) *world {
 	w := &world{T: t, issuer: provider(t, append([]string{"-client", "web", "-secret", "s3cret+/"}, args...)...)}
 	w.tell("/test/client", "redirect", site+"/oauth2/callback", "logout", site+"/")
 	backend := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=60")
 		_ = json.NewEncoder(w).Encode(map[string]any{"path": r.RequestURI, "user": r.Header.Get("X-User"), "groups": r.Header.Get("X-Groups"),
 			"cookie": r.Header.Get("Cookie"), "authorization": r.Header.Get("Authorization")})
 	}))
@@ -118,19 +120,21 @@ func newWorld(t *testing.T, spec map[string]any, args ...string) *world {
 	for k, v := range spec {
 		oidc[k] = v
 	}
-	text, err := json.Marshal(map[string]any{"methods": []any{map[string]any{"name": "people", "oidc": oidc}}})
+	programs := map[string]any{"url": w.issuer + "/oauth/introspect", "clientSecretRef": map[string]any{"name": "oidc"}, "audiences": []string{"web"},
+		"claimsToHeaders": []any{map[string]any{"claim": "sub", "header": "X-User"}}}
+	text, err := json.Marshal(map[string]any{"methods": []any{map[string]any{"name": "people", "oidc": oidc}, map[string]any{"name": "programs", "introspection": programs}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := edgetest.Simple()
 	c.Hosts[0].Routes[0].Steps = []*ir.Step{{Name: "authn", Phase: "authenticate", Spec: text, Target: ir.Source{Kind: "HTTPRoute", Namespace: "test", Name: "r"},
-		Refs: map[string]string{"methods[0].oidc.clientSecretRef": "Secret/test/oidc"}}}
+		Refs: map[string]string{"methods[0].oidc.clientSecretRef": "Secret/test/oidc", "methods[1].introspection.clientSecretRef": "Secret/test/oidc"}}}
 	pair := edgetest.Certificate(t, "shop.example")
 	rig := edgetest.New(t, edgetest.Options{Steps: builtin.Steps(), Config: c, Clusters: map[string][]string{"c": {backend}},
 		Listener: func(l *ir.Listener) {
 			l.Protocol, l.TLS = ir.HTTPS, &ir.TLS{Certificates: []ir.Certificate{{Handle: "tls"}}}
 		},
-		Secrets: secret.Set{"tls": pair.Material, "Secret/test/oidc": {Data: map[string]secret.Value{"client_secret": secret.New([]byte("s3cret+/\n"))}}}})
+		Secrets: secret.Set{"tls": pair.Material, "Secret/test/oidc": {Data: map[string]secret.Value{"client_id": secret.New([]byte("web")), "client_secret": secret.New([]byte("s3cret+/\n"))}}}})
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -237,9 +241,16 @@ func TestRealProvider(t *testing.T) {
 			if res, said = w.get("/again", "Authorization", "Basic eve"); res.StatusCode != 200 || len(w.trail) != 0 || !strings.HasPrefix(said["authorization"], "Bearer ") {
 				t.Errorf("with a session: %d by way of %v", res.StatusCode, w.trail)
 			}
-			if !introspects(t, w.issuer, strings.TrimPrefix(said["authorization"], "Bearer ")) {
-				t.Error("the provider does not know the access token that the backend gets")
+			token := said["authorization"]
+			jar := w.browser.Jar
+			w.browser.Jar = nil // a program: the token alone, of which introspection asks the same provider
+			if res, said = w.get("/", "Authorization", token); res.StatusCode != 200 || said["user"] != "ann" || len(w.trail) != 0 {
+				t.Errorf("with the access token: %d %v by way of %v", res.StatusCode, said, w.trail)
 			}
+			if res, _ = w.get("/", "Authorization", "Bearer eve"); res.StatusCode != 401 {
+				t.Errorf("with a made-up token: %d", res.StatusCode)
+			}
+			w.browser.Jar = jar
 			if res, _ = w.get("/logout"); res.StatusCode != 200 || !slices.Contains(w.trail, w.issuer+"/end_session") || !slices.Contains(w.trail, site+"/") {
 				t.Errorf("logging out: %d by way of %v", res.StatusCode, w.trail)
 			}
@@ -247,32 +258,12 @@ func TestRealProvider(t *testing.T) {
 	}
 }
 
-// introspects asks the provider itself about a token (RFC 7662).
-func introspects(t *testing.T, issuer, token string) bool {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", issuer+"/oauth/introspect", strings.NewReader(url.Values{"token": {token}}.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth("web", url.QueryEscape("s3cret+/"))
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var a struct{ Active bool }
-	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
-		t.Fatalf("%s: %v", res.Status, err)
-	}
-	return a.Active
-}
-
 // TestRealRenewal: short tokens are renewed with refresh tokens that are good once, also by many requests at a time; once the provider has
 // taken them back, people log in anew.
 func TestRealRenewal(t *testing.T) {
 	w := newWorld(t, nil, "-lifetime", "3s", "-alg", "ES256")
 	w.get("/")
+	var renewed atomic.Int64
 	began := time.Now()
 	for time.Since(began) < 4*time.Second { // past the end of the first tokens, and of those that took their place
 		var wg sync.WaitGroup
@@ -282,8 +273,15 @@ func TestRealRenewal(t *testing.T) {
 			browser.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			c.browser = &browser
 			wg.Go(func() {
-				if res, said := c.get("/many"); res.StatusCode != 200 || said["user"] != "ann" {
+				res, said := c.get("/many")
+				if res.StatusCode != 200 || said["user"] != "ann" {
 					t.Errorf("after %s: %d %v", time.Since(began), res.StatusCode, said)
+				}
+				if cookies := len(res.Cookies()); cookies > 0 {
+					renewed.Add(1)
+					if res.Header.Get("Cache-Control") != "no-store" {
+						t.Errorf("an answer with %d cookies has Cache-Control %q", cookies, res.Header.Get("Cache-Control"))
+					}
 				}
 			})
 		}
@@ -292,6 +290,9 @@ func TestRealRenewal(t *testing.T) {
 			return
 		}
 		time.Sleep(200 * time.Millisecond) // real time passes: the provider's clock is its own
+	}
+	if renewed.Load() == 0 {
+		t.Error("no session was renewed")
 	}
 	w.tell("/test/revoke")
 	time.Sleep(3 * time.Second)

@@ -170,7 +170,18 @@ func TestRenewalRests(t *testing.T) {
 	if n := r.fake.questions(); n != 3 {
 		t.Errorf("%d questions, want 3: two logins, one renewal", n)
 	}
-	r.later(restTime * time.Second)
+	d := r.browser() // a method of another client rests by itself
+	d.h = r.compile(func(s *v1alpha1.OIDCAuth) { s.ClientID, s.CookieName = "api", "other" })
+	r.fake.set(func() {
+		r.fake.answer, r.fake.claims = nil, func(c map[string]any) { c["aud"], c["exp"] = "api", r.now.Unix()+5 }
+	})
+	d.login("/")
+	r.later(3 * time.Second)
+	if o := d.open("/"); o.State != method.Accepted || len(o.Cookies) == 0 {
+		t.Errorf("another method: %s", show(o))
+	}
+	r.fake.set(func() { r.fake.asked = r.fake.asked[:3] })
+	r.later((restTime - 3) * time.Second)
 	b.open("/")
 	if n := r.fake.questions(); n != 4 {
 		t.Errorf("%d questions after the rest, want 4", n)
