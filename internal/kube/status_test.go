@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/objects"
 )
 
 func at(minute int) metav1.Time {
@@ -146,22 +147,32 @@ func TestPatchNamesWhatIsEmpty(t *testing.T) {
 	}
 }
 
-// TestPolicyAncestors: one entry per target, those of others stay, no more than 16.
+// TestPolicyAncestors: one entry per target, those of others stay, no more than 16; for every kind that is attached to something.
 func TestPolicyAncestors(t *testing.T) {
-	p := &v1alpha1.ProtectionPolicy{}
-	p.Status.Ancestors = []gatewayv1.PolicyAncestorStatus{{ControllerName: "example.com/other", AncestorRef: gatewayv1.ParentReference{Name: "x"}}}
-	d := &diag.Object{Ours: true}
-	for range 20 {
-		d.Parents = append(d.Parents, diag.Parent{Ref: diag.Ref{Kind: "IngressClass", Name: "gatehouse", Group: "networking.k8s.io"},
-			Conditions: []diag.Condition{{Type: "Accepted", Status: true, Reason: "Accepted"}}})
-	}
-	s, differs := ourWriter().status(p, d)
-	got := s.(*v1alpha1.PolicyStatus)
-	if !differs || len(got.Ancestors) != 16 || got.Ancestors[0].ControllerName != "example.com/other" || got.Ancestors[1].AncestorRef.Namespace != nil {
-		t.Errorf("ancestors = %+v", got.Ancestors)
-	}
-	p.Status = *got
-	if _, differs = ourWriter().status(p, d); differs {
-		t.Error("the status is written again though nothing changed")
+	protection, auth, rate, client, backend := &v1alpha1.ProtectionPolicy{}, &v1alpha1.AuthPolicy{}, &v1alpha1.RateLimitPolicy{}, &v1alpha1.ClientTrafficPolicy{}, &v1alpha1.BackendTrafficPolicy{}
+	for o, status := range map[objects.Object]*v1alpha1.PolicyStatus{protection: &protection.Status, auth: &auth.Status, rate: &rate.Status,
+		client: &client.Status, backend: &backend.Status} {
+		status.Ancestors = []gatewayv1.PolicyAncestorStatus{{ControllerName: "example.com/other", AncestorRef: gatewayv1.ParentReference{Name: "x"}}}
+		d := &diag.Object{Ours: true}
+		for range 20 {
+			d.Parents = append(d.Parents, diag.Parent{Ref: diag.Ref{Kind: "IngressClass", Name: "gatehouse", Group: "networking.k8s.io"},
+				Conditions: []diag.Condition{{Type: "Accepted", Status: true, Reason: "Accepted"}}})
+		}
+		s, differs := ourWriter().status(o, d)
+		got, ok := s.(*v1alpha1.PolicyStatus)
+		if !ok || !differs || len(got.Ancestors) != 16 || got.Ancestors[0].ControllerName != "example.com/other" || got.Ancestors[1].AncestorRef.Namespace != nil {
+			t.Errorf("%T: status = %+v", o, s)
+			continue
+		}
+		*status = *got
+		if _, differs = ourWriter().status(o, d); differs {
+			t.Errorf("%T: the status is written again though nothing changed", o)
+		}
+		if r := Reported(o, "gatehouse.dev/gateway"); r == nil || len(r.Parents) != 15 || !r.Parents[0].Conditions[0].Status {
+			t.Errorf("%T: Reported = %+v, want the 15 entries of ours", o, r)
+		}
+		if _, differs = ourWriter().status(o, nil); !differs {
+			t.Errorf("%T: the entries of a policy that is no longer ours stay", o)
+		}
 	}
 }

@@ -127,6 +127,7 @@ func (w *writer) take(r *diag.Report) {
 		if o != nil {
 			w.ev.tell(o, old.Object(ref))
 		}
+		w.ev.opened(o, old.Object(ref), r)
 	}
 	w.mu.Unlock()
 	for _, ref := range changed {
