@@ -215,6 +215,10 @@ func TestWorkload(t *testing.T) {
 		{"resources.limits.memory=1G,goMemoryLimitPercent=50", `value: "500000000"`},
 		{"resources.limits.memory=1000000000", `value: "900000000"`},
 		{"image.tag=v9", `image: "gatehouse:v9"`},
+		{"stores.databaseSecretRef.name=pg,stores.redisSecretRef.name=r,stores.redisSecretRef.key=k",
+			`(?s)--database-file=/stores/database/url\n.*--redis-file=/stores/redis/url\n.*mountPath: /stores/database, readOnly: true.*secretName: "pg", items: \[\{key: "url", path: url\}\].*key: "k"`},
+		{"stores.data.persistentVolumeClaim.claimName=a,replicas=1", `(?s)maxUnavailable: 1\s+maxSurge: 0.*fsGroup: 65532.*--data=/stores/data\n.*volumes:\s+- name: store-data\s+persistentVolumeClaim:\s+claimName: a`},
+		{"stores.geoip.volume.configMap.name=a", `(?s)--geoip=/stores/geoip/GeoLite2-Country.mmdb\n.*mountPath: /stores/geoip, readOnly: true.*configMap:\s+name: a`},
 		{"ingressClass.default=true", `ingressclass.kubernetes.io/is-default-class: "true"`},
 	} {
 		out, errs, err := helm(t, nil, "template", "main", chart, "-n", "edge", "--set", c.set)
@@ -223,7 +227,7 @@ func TestWorkload(t *testing.T) {
 		}
 	}
 	for set, no := range map[string]string{
-		"exposure=Service": "hostPort:|hostNetwork:|sysctls:|NET_BIND_SERVICE", "autoscaling.enabled=true": "\n  replicas:",
+		"exposure=Service": "hostPort:|hostNetwork:|sysctls:|NET_BIND_SERVICE|fsGroup|volume|/stores", "autoscaling.enabled=true": "\n  replicas:",
 		"replicas=1": "PodDisruptionBudget", "kind=DaemonSet": "PodDisruptionBudget|\n  replicas:|topologySpread",
 		"resources.limits=null": "GOMEMLIMIT", "goMemoryLimitPercent=0": "GOMEMLIMIT", "rbac.create=false": "kind: ClusterRole",
 		"metrics.service.create=false": "kind: Service\n", "ingressClass.create=false": "IngressClass",

@@ -49,9 +49,9 @@ spec:
   containers:
   - name: gatehouse
     {{- include "gatehouse.container" . | nindent 4 }}
-  {{- with .Values.extraVolumes }}
+  {{- with include "gatehouse.volumes" . | trim }}
   volumes:
-    {{- toYaml . | nindent 4 }}
+    {{- . | nindent 4 }}
   {{- end }}
 {{- end -}}
 
@@ -93,9 +93,9 @@ securityContext:
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.extraVolumeMounts }}
+{{- with include "gatehouse.mounts" . | trim }}
 volumeMounts:
-{{ toYaml . }}
+{{ . }}
 {{- end }}
 {{- end -}}
 
@@ -119,6 +119,9 @@ volumeMounts:
 - --access-log-format={{ .Values.logs.accessFormat }}
 - --log-level={{ .Values.logs.level }}
 - --drain-grace={{ .Values.drainGrace }}
+{{- with include "gatehouse.storeargs" . | trim }}
+{{ . }}
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
@@ -151,12 +154,15 @@ volumeMounts:
 {{- if and (eq .Values.exposure "Host") .Values.host.network -}}true{{- end -}}
 {{- end -}}
 
-{{/* Ports below 1024 of the pod's own network are opened to all of it: nothing else runs there. */}}
+{{/* Ports below 1024 of the pod's own network are opened to all of it: nothing else runs there. A volume with data is made writable. */}}
 {{- define "gatehouse.podsecurity" -}}
 {{- $c := deepCopy (default dict .Values.podSecurityContext) -}}
 {{- if and (eq .Values.exposure "Host") (not .Values.host.network) -}}
 {{- $low := dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "0" -}}
 {{- $_ := set $c "sysctls" (append (default list $c.sysctls) $low) -}}
+{{- end -}}
+{{- if and .Values.stores.data (not (hasKey $c "fsGroup")) -}}
+{{- $_ := set $c "fsGroup" (default 65532 $c.runAsGroup) -}}
 {{- end -}}
 {{- toYaml $c -}}
 {{- end -}}
