@@ -53,6 +53,7 @@ var parts = []struct {
 	{"two installations", twoInstallations},
 	{"services", services},
 	{"status", statuses},
+	{"policies", policies},
 	{"chart", charts},
 	{"rights", rights},
 }

@@ -28,6 +28,8 @@ var resources = map[string]struct {
 	"HTTPRoute":           {schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}, false},
 	"GatewayParameters":   {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "gatewayparameters"}, false},
 	"ProtectionPolicy":    {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "protectionpolicies"}, false},
+	"AuthPolicy":          {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "authpolicies"}, false},
+	"RateLimitPolicy":     {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "ratelimitpolicies"}, false},
 	"ClientTrafficPolicy": {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "clienttrafficpolicies"}, false},
 	"Backend":             {schema.GroupVersionResource{Group: "gatehouse.dev", Version: "v1alpha1", Resource: "backends"}, false},
 	"Ingress":             {schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}, false},
