@@ -33,6 +33,7 @@ type limit struct {
 
 // rules are the limits of one phase, the enforced ones first.
 type rules struct {
+	name    string // of the step
 	limiter policy.Limiter
 	limits  []*limit
 	shadows []*limit
@@ -53,9 +54,11 @@ func (r *rules) add(l *limit) {
 type state struct {
 	asks    []limiter.Ask
 	answers []limiter.Answer
-	of      []*limit // of each ask
-	taken   bool     // asks are counted
-	later   []asked  // what is charged once the answer is there
+	of      []*limit      // of each ask
+	taken   bool          // asks are counted
+	charged bool          // the answer is paid for
+	watched []limiter.Ask // what limits in shadow mode counted
+	later   []asked       // what is charged once the answer is there
 	key     []byte
 }
 
@@ -68,7 +71,7 @@ type asked struct {
 func (s *state) reset() {
 	clear(s.of)
 	clear(s.later)
-	*s = state{asks: s.asks[:0], answers: s.answers[:0], of: s.of[:0], later: s.later[:0], key: s.key[:0]}
+	*s = state{asks: s.asks[:0], answers: s.answers[:0], of: s.of[:0], watched: s.watched[:0], later: s.later[:0], key: s.key[:0]}
 }
 
 // Reason words of refusals.
@@ -139,6 +142,9 @@ func (r *rules) ask(s *state, l *limit, x *exchange.Exchange, peek bool) {
 	}
 }
 
+// maxParts is how many expressions a key has at most.
+const maxParts = 8
+
 // keyOf is the key of a request. The client's address stands in it as its network: who has a /64 has all its addresses.
 func (r *rules) keyOf(s *state, l *limit, x *exchange.Exchange) limiter.Key {
 	if len(l.key) == 0 {
@@ -150,7 +156,7 @@ func (r *rules) keyOf(s *state, l *limit, x *exchange.Exchange) limiter.Key {
 			x.Client = netip.AddrPortFrom(p.Addr(), client.Port())
 		}
 	}
-	var parts [8][]byte
+	var parts [maxParts][]byte
 	room := s.key[:0]
 	for i, p := range l.key {
 		n := len(room)
@@ -169,21 +175,31 @@ func (r *rules) keyOf(s *state, l *limit, x *exchange.Exchange) limiter.Key {
 	return limiter.KeyOf(l.seed, parts[:len(l.key)]...)
 }
 
-// look asks the limits in shadow mode, each for itself, and notes those that would refuse.
+// look asks the limits in shadow mode, each for itself, and notes those that would refuse. They count, but hold no place in flight: nobody
+// would give it back.
 func (r *rules) look(s *state, x *exchange.Exchange) {
 	for _, l := range r.shadows {
-		n := len(s.asks)
+		n, m := len(s.asks), len(s.later)
 		r.ask(s, l, x, false)
-		for _, a := range s.asks[n:] {
-			var answer [1]limiter.Answer
-			if a.Limit.Concurrency > 0 {
-				a.Peek = true // nobody would give the place back
-			}
-			if !r.limiter.Decide(x.Start, []limiter.Ask{a}, answer[:]) {
-				x.Shadow = append(x.Shadow, exchange.Shadowed{Step: LateName, Reason: reasonOf(&answer[0]), Status: 429})
-			}
-		}
+		asks := s.asks[n:]
 		s.asks, s.of = s.asks[:n], s.of[:n]
+		if len(asks) == 0 {
+			continue
+		}
+		for i := range asks {
+			asks[i].Peek = asks[i].Peek || asks[i].Limit.Concurrency > 0
+		}
+		s.answers = append(s.answers[:0], make([]limiter.Answer, len(asks))...)
+		if r.limiter.Decide(x.Start, asks, s.answers) {
+			s.watched = append(s.watched, asks...)
+			continue
+		}
+		s.later = s.later[:m] // a request that is refused costs nothing more
+		v := exchange.Shadowed{Step: r.name, Reason: reasonOf(&s.answers[worst(s.answers)]), Status: 429}
+		if v.Reason == storeAway {
+			v.Status = 503
+		}
+		x.Shadow = append(x.Shadow, v)
 	}
 }
 
@@ -240,12 +256,12 @@ func (r *rules) wait(s *state, x *exchange.Exchange) policy.Verdict {
 	}}
 }
 
-// passed remembers the strictest limit, for the client.
+// passed remembers the strictest limit, for the client. One that lets everything pass, as its store is away, has nothing to tell.
 func (r *rules) passed(s *state, x *exchange.Exchange) {
 	for i := range s.answers {
 		a := &s.answers[i]
 		t := s.of[i].part(a)
-		if t.name == "" || x.Limit.Name != "" && a.Remaining >= x.Limit.Remaining {
+		if t.name == "" || a.Remaining == math.MaxInt64 || x.Limit.Name != "" && a.Remaining >= x.Limit.Remaining {
 			continue
 		}
 		x.Limit = exchange.Limit{Name: t.name, Policy: t.policy, Remaining: a.Remaining, Reset: a.Reset}
@@ -278,23 +294,35 @@ func reasonOf(a *limiter.Answer) string {
 // quotaExceeded is the problem type of the draft's section on problem types.
 const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
+// worst is the index of the refusal that lasts longest: one without RetryAfter lasts for ever.
+func worst(answers []limiter.Answer) int {
+	at := -1
+	for i := range answers {
+		if a := &answers[i]; !a.Allowed && (at < 0 || answers[at].RetryAfter > 0 && (a.RetryAfter == 0 || a.RetryAfter > answers[at].RetryAfter)) {
+			at = i
+		}
+	}
+	return max(at, 0)
+}
+
 // refusal is the answer for the refusal that lasts longest.
 func refusal(s *state, x *exchange.Exchange) policy.Verdict {
-	worst := -1
+	at := worst(s.answers)
 	var violated []byte
 	for i := range s.answers {
 		if s.answers[i].Allowed {
 			continue
 		}
-		if worst < 0 || s.answers[i].RetryAfter > s.answers[worst].RetryAfter {
-			worst = i
+		name := s.of[i].part(&s.answers[i]).name
+		if name == "" {
+			name = `"` + s.of[i].name + `"`
 		}
 		if violated != nil {
 			violated = append(violated, ',')
 		}
-		violated = append(append(append(violated, '"'), s.of[i].name...), '"')
+		violated = append(violated, name...)
 	}
-	a, l := &s.answers[worst], s.of[worst]
+	a, l := &s.answers[at], s.of[at]
 	v := policy.Verdict{Status: 429, Reason: reasonOf(a), Detail: "limit " + l.name}
 	if a.Rate == limiter.ByStore {
 		v.Status = 503
@@ -319,22 +347,24 @@ var (
 	namePolicy     = []byte("RateLimit-Policy")
 )
 
-// response tells the client about the strictest limit, and charges what the answer costs.
+// response tells the client about the strictest limit, and charges what the answer costs: nothing if a limit refused the request. It runs
+// again when a step refuses a response that was already on its way.
 func (r *rules) response(x *exchange.Exchange) policy.Verdict {
-	if s, ok := x.Local().V.(*state); ok && s.taken {
+	if s, ok := x.Local().V.(*state); ok && r.limiter != nil && !x.Dry && !s.charged && !byLimit(x.Reason) {
+		s.charged = true
 		for _, a := range s.later {
-			if !a.limit.failures {
+			if !a.limit.failures && (s.taken || a.limit.shadow) {
 				r.charge(x, a)
 			}
 		}
 	}
-	if x.Limit.Name == "" || x.Limit.Told {
+	if x.Limit.Name == "" || x.Limit.Told && x.Response.Header.Has("RateLimit") {
 		return policy.Verdict{}
 	}
 	x.Limit.Told = true
 	var room [96]byte
 	b := append(append(room[:0], x.Limit.Name...), ";r="...)
-	b = append(strconv.AppendInt(b, x.Limit.Remaining, 10), ";t="...)
+	b = append(strconv.AppendInt(b, min(x.Limit.Remaining, maxInteger), 10), ";t="...)
 	b = strconv.AppendInt(b, ceil(x.Limit.Reset), 10)
 	value, _ := x.Keep(b)
 	x.Response.Header.Set(nameLimit, value)
@@ -359,8 +389,13 @@ func (r *rules) done(x *exchange.Exchange) {
 		return
 	}
 	x.Local().V = nil
+	refused := byLimit(x.Reason)
+	for _, a := range s.watched {
+		if refused && !a.Peek {
+			r.limiter.Refund(x.Start, a)
+		}
+	}
 	if s.taken {
-		refused := byLimit(x.Reason)
 		for _, a := range s.asks {
 			switch {
 			case a.Peek:

@@ -82,7 +82,10 @@ func (s *Spec) enforces() bool {
 // Compile checks every limit, also those of the other phase.
 func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 	var faults []error
-	r := &rules{limiter: env.Limiter}
+	r := &rules{name: LateName, limiter: env.Limiter}
+	if s.phase == policy.LimitEarly {
+		r.name = EarlyName
+	}
 	reads := false
 	for _, name := range slices.Sorted(maps.Keys(s.limits)) {
 		in := s.limits[name]
@@ -164,6 +167,9 @@ func (c *compiler) limit(name string, in *v1alpha1.RateLimit, owner string) *lim
 	}
 	l := &limit{name: name, seed: limiter.SeedOf(owner, name), shadow: in.Mode == policy.Shadow}
 	l.when = c.expression("when", in.When, expression.Options{Kind: expression.Bool})
+	if len(in.Key) > maxParts {
+		c.fault("key", "put some together with +", "has more than %d parts", maxParts)
+	}
 	for i, k := range in.Key {
 		l.key = append(l.key, c.expression(fmt.Sprintf("key[%d]", i), k, expression.Options{Kind: expression.String}))
 		if k == "" {
@@ -319,7 +325,7 @@ func (l *limit) tell(c *limiter.Limit, q *v1alpha1.RateQuota) {
 			name += "-" + part
 		}
 		t := told{name: `"` + name + `"`}
-		t.policy = t.name + ";q=" + strconv.FormatInt(quota, 10)
+		t.policy = t.name + ";q=" + strconv.FormatInt(min(quota, maxInteger), 10)
 		if window > 0 {
 			t.policy += ";w=" + strconv.FormatInt(window, 10)
 		}
@@ -333,6 +339,9 @@ func (l *limit) tell(c *limiter.Limit, q *v1alpha1.RateQuota) {
 		l.quota = item("quota", q.Limit, seconds)
 	}
 }
+
+// maxInteger is the largest integer of a structured field (RFC 9651 section 3.3.1).
+const maxInteger = 999_999_999_999_999
 
 // told is how a part of a limit is named to clients.
 type told struct{ name, policy string }
