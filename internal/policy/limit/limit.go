@@ -175,8 +175,8 @@ func (r *rules) keyOf(s *state, l *limit, x *exchange.Exchange) limiter.Key {
 	return limiter.KeyOf(l.seed, parts[:len(l.key)]...)
 }
 
-// look asks the limits in shadow mode, each for itself, and notes those that would refuse. They count, but hold no place in flight: nobody
-// would give it back.
+// look asks the limits in shadow mode, each for itself, and notes those that would refuse. They count, and hold places in flight, as if they
+// were enforced.
 func (r *rules) look(s *state, x *exchange.Exchange) {
 	for _, l := range r.shadows {
 		n, m := len(s.asks), len(s.later)
@@ -185,9 +185,6 @@ func (r *rules) look(s *state, x *exchange.Exchange) {
 		s.asks, s.of = s.asks[:n], s.of[:n]
 		if len(asks) == 0 {
 			continue
-		}
-		for i := range asks {
-			asks[i].Peek = asks[i].Peek || asks[i].Limit.Concurrency > 0
 		}
 		s.answers = append(s.answers[:0], make([]limiter.Answer, len(asks))...)
 		if r.limiter.Decide(x.Start, asks, s.answers) {
@@ -391,7 +388,11 @@ func (r *rules) done(x *exchange.Exchange) {
 	x.Local().V = nil
 	refused := byLimit(x.Reason)
 	for _, a := range s.watched {
-		if refused && !a.Peek {
+		switch {
+		case a.Peek:
+		case a.Limit.Concurrency > 0:
+			r.limiter.Release(a)
+		case refused:
 			r.limiter.Refund(x.Start, a)
 		}
 	}
