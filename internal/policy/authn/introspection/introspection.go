@@ -161,7 +161,7 @@ func (m *introspection) authenticate(x *exchange.Exchange) method.Outcome {
 	case token == nil:
 		return method.Outcome{}
 	case len(token) > maxToken:
-		return method.InvalidToken("token_malformed", "longer than 8 KiB")
+		return method.InvalidToken("token_too_large", "longer than 8 KiB")
 	case !visible(token):
 		return method.InvalidToken("token_malformed", "bytes that no token has in it")
 	case x.Dry:

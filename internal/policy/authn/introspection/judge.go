@@ -55,11 +55,11 @@ func (m *introspection) judge(body []byte, now time.Time) *answer {
 	case unread != "":
 		return &answer{Outcome: unavailable("the server's answer has " + unread + " of a kind that cannot be read")}
 	case !m.meant(claims["aud"]):
-		return m.no("audience_mismatch", now)
+		return m.no("audience_wrong", now)
 	case otherKind(claims):
-		return m.no("token_type_mismatch", now)
+		return m.no("type_not_allowed", now)
 	case m.dpop == nil && bound(claims):
-		return m.no("token_bound", now)
+		return m.no("token_needs_dpop", now)
 	}
 	if !a.exp.IsZero() && a.exp.Before(a.until) {
 		a.until = a.exp
