@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,5 +253,31 @@ func TestSteps(t *testing.T) {
 	}
 	if got := like("date: a\nx\n", "date: b\r\ny\r\n"); got != "date: b\ny\n" {
 		t.Errorf("like = %q, want what was printed: a line differs", got)
+	}
+}
+
+// TestReasonsPage: the page about authentication explains every reason word that a method gives.
+func TestReasonsPage(t *testing.T) {
+	b, err := os.ReadFile(tasks + "/authentication.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := regexp.MustCompile(`(?:Refuse|InvalidToken|\.no)\("(\w+)"|Reason: +"(\w+)"|(?m:^\t\w+ += "([a-z]+(?:_[a-z]+)+)"(?: //.*)?$)|return "(certificate_\w+)"`)
+	n := 0
+	err = fs.WalkDir(os.DirFS("../../internal/policy/authn"), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join("../../internal/policy/authn", p))
+		for _, m := range given.FindAllStringSubmatch(string(text), -1) {
+			n++
+			if reason := strings.Join(m[1:], ""); !strings.Contains(string(b), "`"+reason+"`") {
+				t.Errorf("docs/tasks/authentication.md does not explain %s, which internal/policy/authn/%s gives: add a row", reason, p)
+			}
+		}
+		return err
+	})
+	if err != nil || n < 50 {
+		t.Errorf("%d reason words were found, %v", n, err)
 	}
 }
