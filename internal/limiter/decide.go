@@ -91,7 +91,9 @@ func (b *batch) check(asks []Ask, i int) Answer {
 	for j := range asks[:i] {
 		if asks[j].Key == a.Key && !asks[j].Peek {
 			prior += max(asks[j].Cost, 0)
-			priorFlight++
+			if asks[j].Limit.Concurrency > 0 {
+				priorFlight++
+			}
 		}
 	}
 	var y tally

@@ -335,3 +335,21 @@ func TestTableAgainstMap(t *testing.T) {
 		}
 	})
 }
+
+// TestPlaceBesideRate: of two asks under one key, the one that takes no place takes none.
+func TestPlaceBesideRate(t *testing.T) {
+	l := New(Options{})
+	defer l.Close()
+	rate, place := &Limit{Rates: []Rate{{Limit: 9, Period: time.Hour}}}, &Limit{Concurrency: 1}
+	asks := []Ask{{Limit: rate, Key: Key{1}, Cost: 1}, {Limit: place, Key: Key{1}, Cost: 1}}
+	out := make([]Answer, 2)
+	for i, want := range []bool{true, false} {
+		if got := l.Decide(time.Now(), asks, out); got != want {
+			t.Errorf("batch %d passes: %v, want %v", i, got, want)
+		}
+	}
+	l.Release(asks[1])
+	if !l.Decide(time.Now(), asks, out) || out[0].Remaining != 7 {
+		t.Errorf("after Release: %+v", out)
+	}
+}
