@@ -45,7 +45,7 @@ func (c *client) IDTokenLifetime() time.Duration      { return c.lifetime }
 // DevMode lets redirects lead to http, as those of tests do.
 func (c *client) DevMode() bool { return true }
 
-func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string { //nolint:revive // the library's name
+func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string {
 	return func(scopes []string) []string { return scopes }
 }
 

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	s, err := newStorage(&c, *algorithm)
 	if err != nil {
 		return err

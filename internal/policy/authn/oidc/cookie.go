@@ -119,10 +119,9 @@ func nextCookie(b []byte) (name, value, rest []byte) {
 }
 
 var (
-	semicolon   = []byte(";")
-	equals      = []byte("=")
-	separator   = []byte("; ")
-	fieldCookie = []byte("Cookie")
+	semicolon = []byte(";")
+	equals    = []byte("=")
+	separator = []byte("; ")
 )
 
 // chunkOf is the number of a chunk's cookie, -1 if it is none.
