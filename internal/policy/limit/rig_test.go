@@ -24,8 +24,12 @@ type books struct {
 	away    bool                  // DecideStrict finds no store
 }
 
+func openBooks() *books {
+	return &books{Limiter: limiter.New(limiter.Options{}), places: map[limiter.Key]int{}, counted: map[limiter.Key]int64{}}
+}
+
 func newBooks(t testing.TB) *books {
-	b := &books{Limiter: limiter.New(limiter.Options{}), places: map[limiter.Key]int{}, counted: map[limiter.Key]int64{}}
+	b := openBooks()
 	t.Cleanup(b.Close)
 	return b
 }
