@@ -16,12 +16,14 @@ type book struct {
 	totals map[Key]map[int64]Total
 	fail   error
 	adds   int
+	loads  int
 }
 
 func (b *book) Load(context.Context) iter.Seq2[Total, error] {
 	return func(yield func(Total, error) bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		b.loads++
 		if b.fail != nil {
 			yield(Total{}, b.fail)
 			return
@@ -93,6 +95,7 @@ func TestLedgerSurvivesRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, a := &book{}, monthly(10)
 		first := New(Options{Ledger: b})
+		first.Durable()
 		synctest.Wait()
 		take(first, a, 4)
 		time.Sleep(time.Second)
@@ -105,6 +108,7 @@ func TestLedgerSurvivesRestart(t *testing.T) {
 			t.Errorf("after Close the ledger has %d, want 6", n)
 		}
 		second := New(Options{Ledger: b})
+		second.Durable()
 		defer second.Close()
 		synctest.Wait()
 		p := a
@@ -123,11 +127,13 @@ func TestLedgerLoadsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, a := &book{}, monthly(10)
 		first := New(Options{Ledger: b})
+		first.Durable()
 		synctest.Wait()
 		take(first, a, 5)
 		first.Close()
 		b.setFail(errors.New("no database"))
 		l := New(Options{Ledger: b})
+		l.Durable()
 		defer l.Close()
 		synctest.Wait()
 		if got := l.Stats().LedgerError; got != "no database" {
@@ -153,6 +159,7 @@ func TestLedgerFailingFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, a := &book{}, monthly(1000)
 		l := New(Options{Ledger: b})
+		l.Durable()
 		defer l.Close()
 		synctest.Wait()
 		take(l, a, 10)
@@ -175,6 +182,8 @@ func TestLedgerConverges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, a := &book{}, monthly(30)
 		one, two := New(Options{Ledger: b}), New(Options{Ledger: b})
+		one.Durable()
+		two.Durable()
 		defer one.Close()
 		defer two.Close()
 		synctest.Wait()
@@ -201,6 +210,7 @@ func TestLedgerWindowEnds(t *testing.T) {
 		b := &book{}
 		a := Ask{Limit: &Limit{Quota: &Quota{Limit: 5, Window: Minute}}, Key: key("minute"), Cost: 1}
 		l := New(Options{Ledger: b, FlushEvery: time.Second})
+		l.Durable()
 		defer l.Close()
 		time.Sleep(59*time.Second + 900*time.Millisecond)
 		take(l, a, 9)
@@ -220,6 +230,19 @@ func TestLedgerWindowEnds(t *testing.T) {
 		b.mu.Unlock()
 		if counts[0] != 5 || counts[1] != 3 {
 			t.Errorf("the windows have %v, want 5 and 3", counts)
+		}
+	})
+}
+
+// Nothing is read or written before there is a quota.
+func TestLedgerUntouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &book{}
+		l := New(Options{Ledger: b})
+		time.Sleep(time.Minute)
+		l.Close()
+		if b.loads+b.adds > 0 {
+			t.Errorf("read %d times, written %d times", b.loads, b.adds)
 		}
 	})
 }

@@ -107,7 +107,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		if in.Require == nil && in.Deny == nil {
 			c.fault("", "write require or deny", "requires and denies nothing")
 		}
-		out := rule{name: name, from: from(env, "rules."+name), shadow: in.Mode == policy.Shadow, when: c.expression("when", in.When), require: c.requirement("require", in.Require), deny: c.requirement("deny", in.Deny)}
+		out := rule{name: told(name, env), shadow: in.Mode == policy.Shadow, when: c.expression("when", in.When), require: c.requirement("require", in.Require), deny: c.requirement("deny", in.Deny)}
 		faults = append(faults, c.faults...)
 		if in.Mode != policy.Disabled {
 			r.list = append(r.list, out)
@@ -183,16 +183,19 @@ type rules struct {
 	country func(netip.Addr) (string, bool)
 }
 
-// from names the policy that wrote a field, for an explanation; "" where there is only one.
-func from(env policy.Env, path string) string {
+// told is a rule's name in explanations and the log. Where several policies wrote rules it says which wrote this one, and leaves out what
+// merge added to the name.
+func told(name string, env policy.Env) string {
 	if len(env.Sources) < 2 {
-		return ""
+		return name
 	}
-	return " (" + env.Source(path) + ")"
+	by := strings.TrimPrefix(env.Source("rules."+name), "AuthPolicy ")
+	name, _, _ = strings.Cut(name, "@")
+	return name + " (" + by + ")"
 }
 
 type rule struct {
-	name, from    string
+	name          string
 	shadow        bool
 	when          *expression.Program
 	require, deny *requirement
@@ -224,7 +227,7 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 		if ru.when != nil {
 			if on, err := ru.when.Bool(x); err == nil && !on {
 				if x.Dry {
-					trace = append(trace, ru.name+ru.from+" does not apply")
+					trace = append(trace, ru.name+" does not apply")
 				}
 				continue
 			}
@@ -234,12 +237,12 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 		switch {
 		case why == "":
 			if x.Dry {
-				trace = append(trace, ru.name+ru.from+" passed")
+				trace = append(trace, ru.name+" passed")
 			}
 		case ru.shadow:
 			x.Shadow = append(x.Shadow, exchange.Shadowed{Step: Name, Reason: denied, Status: 403})
 			if x.Dry {
-				trace = append(trace, ru.name+ru.from+" would refuse (shadow): "+why)
+				trace = append(trace, ru.name+" would refuse (shadow): "+why)
 			}
 		default:
 			if refusal.Status == 0 {
@@ -248,7 +251,7 @@ func (r *rules) request(x *exchange.Exchange) policy.Verdict {
 			if !x.Dry {
 				return refusal
 			}
-			trace = append(trace, ru.name+ru.from+" refused: "+why)
+			trace = append(trace, ru.name+" refused: "+why)
 		}
 	}
 	if refusal.Status == 0 && !applied && r.deny {
@@ -285,7 +288,9 @@ func (r *rules) unmet(q *requirement, x *exchange.Exchange) (why string, header 
 		}
 	}
 	if len(q.countries) > 0 {
-		if code, ok := r.where(x); !ok || !slices.Contains(q.countries, code) {
+		if code, ok := r.where(x); !ok {
+			return noDatabase, nil
+		} else if !slices.Contains(q.countries, code) {
 			return "the client's country is not one of its", nil
 		}
 	}
@@ -310,8 +315,10 @@ func (r *rules) met(q *requirement, x *exchange.Exchange) string {
 		}
 	}
 	if len(q.countries) > 0 {
-		if code, ok := r.where(x); !ok || slices.Contains(q.countries, code) {
-			return "the client's country is one of its, or there is no database to tell"
+		if code, ok := r.where(x); !ok {
+			return noDatabase
+		} else if slices.Contains(q.countries, code) {
+			return "the client's country is one of its"
 		}
 	}
 	if q.cel != nil {
@@ -323,6 +330,8 @@ func (r *rules) met(q *requirement, x *exchange.Exchange) string {
 	}
 	return ""
 }
+
+const noDatabase = "there is no database of countries (run --geoip)"
 
 // where is the country of the client, "" if the database does not know the address; false: there is no database.
 func (r *rules) where(x *exchange.Exchange) (string, bool) {

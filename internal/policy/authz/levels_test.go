@@ -33,9 +33,9 @@ func TestRulesNamed(t *testing.T) {
 	}
 	x := &exchange.Exchange{Dry: true, Client: netip.MustParseAddrPort("192.0.2.7:1")}
 	v := h.Request(x)
-	want := "admin of AuthPolicy shop/orders passed; " +
-		"admin of AuthPolicy edge/platform refused: the client's address is in none of its networks; " +
-		"home of AuthPolicy shop/orders refused: there is no database of countries (run --geoip)"
+	want := "admin (shop/orders) passed; " +
+		"admin (edge/platform) refused: the client's address is in none of its networks; " +
+		"home (shop/orders) refused: there is no database of countries (run --geoip)"
 	if v.Status != 403 || v.Detail != want {
 		t.Errorf("Request = %d %s\n%s", v.Status, v.Detail, cmp.Diff(strings.Split(want, "; "), strings.Split(v.Detail, "; ")))
 	}

@@ -92,7 +92,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		c := compiler{at: name}
 		l := c.limit(name, &in, env.Source(name))
 		if len(env.Sources) > 1 {
-			l.from = " (" + env.Source(name) + ")"
+			l.from = " (" + strings.TrimPrefix(env.Source(name), "RateLimitPolicy ") + ")"
 		}
 		faults = append(faults, c.faults...)
 		if in.Mode != policy.Disabled && l.phase == s.phase {
