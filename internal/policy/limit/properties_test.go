@@ -25,7 +25,7 @@ type counter struct {
 }
 
 func (c *counter) refuses() bool {
-	return c.rate > 0 && c.used+c.cost > c.rate || c.places > 0 && !c.shadow && c.flying >= c.places
+	return c.rate > 0 && c.used+c.cost > c.rate || c.places > 0 && c.flying >= c.places
 }
 
 // passed is one exchange of the model on its way.
@@ -130,7 +130,11 @@ func begin(t *rapid.T, h policy.Handler, model []*counter, raw []byte) *passed {
 		switch {
 		case c.off:
 		case c.shadow && c.refuses():
-			shadows = append(shadows, rateLimited)
+			if c.rate > 0 && c.used+c.cost > c.rate { // which lasts longer than a place being taken
+				shadows = append(shadows, rateLimited)
+			} else {
+				shadows = append(shadows, tooMany)
+			}
 		case c.shadow || !refused:
 			if !c.failures {
 				p.took = append(p.took, c)
