@@ -253,12 +253,13 @@ func (r *rules) wait(s *state, x *exchange.Exchange) policy.Verdict {
 	}}
 }
 
-// passed remembers the strictest limit, for the client. One that lets everything pass, as its store is away, has nothing to tell.
+// passed remembers the strictest limit that counts requests, for the client. One that lets everything pass, as its store is away, has nothing to tell.
 func (r *rules) passed(s *state, x *exchange.Exchange) {
 	for i := range s.answers {
 		a := &s.answers[i]
 		t := s.of[i].part(a)
-		if t.name == "" || a.Remaining == math.MaxInt64 || x.Limit.Name != "" && a.Remaining >= x.Limit.Remaining {
+		if s.of[i].failures || // it took nothing of this request, and who passes need not know of it
+			t.name == "" || a.Remaining == math.MaxInt64 || x.Limit.Name != "" && a.Remaining >= x.Limit.Remaining {
 			continue
 		}
 		x.Limit = exchange.Limit{Name: t.name, Policy: t.policy, Remaining: a.Remaining, Reset: a.Reset}
