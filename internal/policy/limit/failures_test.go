@@ -34,7 +34,7 @@ func TestFailuresUntold(t *testing.T) {
 	}
 	h.Done(x)
 	x = &exchange.Exchange{Start: start, Dry: true}
-	if v, want := h.Request(x), "all (RateLimitPolicy shop/a) applies, 98 left; wrong (RateLimitPolicy shop/b) applies, would refuse: rate_limited"; v.Detail != want {
+	if v, want := h.Request(x), "all (shop/a) applies, 98 left; wrong (shop/b) applies, would refuse: rate_limited"; v.Detail != want {
 		t.Errorf("explained: %q, want %q", v.Detail, want)
 	}
 }
