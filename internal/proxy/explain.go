@@ -97,6 +97,7 @@ func Explain(s *Snapshot, group string, port uint16, tls bool, from netip.AddrPo
 	c := &ConnInfo{Group: group, Port: port, Peer: from, TLS: tls, PortText: AppendPort(nil, port)}
 	c.PeerText = from.Addr().AppendTo(nil)
 	f.Begin(e, c, now)
+	f.random = uint64(time.Time{}.UnixNano())<<1 | 1 // the same request is explained the same way, whenever it is
 	f.Dry, f.trace = true, x
 	f.Request = *r
 	act := f.Step(EventHead)
