@@ -34,7 +34,6 @@ type passed struct {
 	took   []*counter // that counted it
 	charge []*counter // that its answer is charged to
 	judges []*counter // that a wrong credential counts in
-	done   bool
 }
 
 // TestModel: requests that overlap, that are answered or aborted, that other limits refuse, whose credentials are wrong: what passes is what
