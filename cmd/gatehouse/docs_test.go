@@ -108,7 +108,17 @@ func flagRow(f *flag.Flag) string {
 // TestMetricsPage holds docs/reference/metrics.md to what /metrics shows after some traffic, both ways.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
-	s := serve(t)
+	s := prepare(t)
+	s.write("shadow.yaml", `
+apiVersion: gatehouse.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: trial, namespace: shop}
+spec:
+  targetRefs: [{group: networking.k8s.io, kind: Ingress, name: shop}]
+  defaults: {authentication: {mode: Shadow, methods: [{name: key, apiKey: {}}]}}
+`)
+	s.start()
+	s.eventually("readyz is 200", func() bool { return s.status(s.health, "/readyz") == 200 })
 	s.get(request{port: s.httpPort, path: "/"})
 	s.get(request{host: "nowhere.example", port: s.httpPort, path: "/"})
 	var want []string
@@ -116,7 +126,7 @@ func TestMetricsPage(t *testing.T) {
 		_, text := s.fetch(s.health, "/metrics")
 		want = metricRows(text)
 		return strings.Contains(text, `code="2xx"`) && strings.Contains(text, `reason="route_not_found"`) &&
-			strings.Contains(text, "gatehouse_route_seconds_total{") && strings.Contains(text, "gatehouse_backend_wait_seconds_count{")
+			strings.Contains(text, "gatehouse_route_seconds_total{") && strings.Contains(text, "gatehouse_shadow_decisions_total{") && strings.Contains(text, "gatehouse_backend_wait_seconds_count{")
 	})
 	text := page(t, "metrics.md")
 	accept(t, "metrics.md", text, withRows(text, want))
