@@ -38,3 +38,32 @@ func TestFailuresUntold(t *testing.T) {
 		t.Errorf("explained: %q, want %q", v.Detail, want)
 	}
 }
+
+// TestNamesTold: no two parts of a limit have the same name for clients.
+func TestNamesTold(t *testing.T) {
+	const rate, quota = `{"limit":5,"period":"1m"}`, `"quota":{"limit":3,"window":"Month"}`
+	for _, tt := range []struct{ spec, want string }{
+		{`"rates":[` + rate + `]`, `"a";q=5;w=60`},
+		{quota, `"a";q=3`},
+		{`"rates":[` + rate + `],` + quota, `"a-quota";q=3`},
+		{`"rates":[{"limit":9,"period":"1m"},` + rate + `]`, `"a-2";q=5;w=60`},
+	} {
+		l := limiter.New(limiter.Options{})
+		early := Early()
+		spec, err := early.Decode([]byte(`{"a":{` + tt.spec + `}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := spec.Compile(policy.Env{Limiter: l})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &exchange.Exchange{Start: time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)}
+		h.Request(x)
+		if x.Limit.Policy != tt.want {
+			t.Errorf("%s is told as %s, want %s", tt.spec, x.Limit.Policy, tt.want)
+		}
+		h.Done(x)
+		l.Close()
+	}
+}

@@ -317,11 +317,11 @@ func isName(s string) bool {
 }
 
 // tell makes what clients are told of the limit and its parts (draft-ietf-httpapi-ratelimit-headers section 3): the quota policy of each
-// rate and of the quota, and the name under which the service limit stands in both fields.
+// rate and of the quota, each under a name of its own, which stands in both fields.
 func (l *limit) tell(c *limiter.Limit, q *v1alpha1.RateQuota) {
-	item := func(part string, quota, window int64) told {
+	item := func(part string, alone bool, quota, window int64) told {
 		name := l.name
-		if part != "" && len(c.Rates) > 1 {
+		if !alone {
 			name += "-" + part
 		}
 		t := told{name: `"` + name + `"`}
@@ -332,11 +332,11 @@ func (l *limit) tell(c *limiter.Limit, q *v1alpha1.RateQuota) {
 		return t
 	}
 	for i, r := range c.Rates {
-		l.rates = append(l.rates, item(strconv.Itoa(i+1), r.Limit, int64((r.Period+time.Second-1)/time.Second)))
+		l.rates = append(l.rates, item(strconv.Itoa(i+1), len(c.Rates) == 1, r.Limit, int64((r.Period+time.Second-1)/time.Second)))
 	}
 	if q != nil {
 		_, seconds, _ := windowOf(q.Window)
-		l.quota = item("quota", q.Limit, seconds)
+		l.quota = item("quota", len(c.Rates) == 0, q.Limit, seconds)
 	}
 }
 
