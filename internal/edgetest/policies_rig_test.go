@@ -64,6 +64,7 @@ type stage struct {
 	recorder *telemetry.Recorder
 	log      *lines
 	limiter  *limiter.Limiter
+	sent     int // requests
 }
 
 const stageObjects = `apiVersion: v1
@@ -287,6 +288,7 @@ func (w *stage) do(q call) *answer {
 	w.Helper()
 	c := w.dial(q)
 	defer c.Close()
+	w.sent++
 	c.Send(w.text(q))
 	return w.read(c, q)
 }
@@ -399,29 +401,30 @@ type sighting struct {
 
 // witness is a backend that answers with what it saw.
 type witness struct {
-	port  uint16
-	count sync.Map // path -> how many
-	hold  chan struct{}
-	held  chan struct{} // one for each request to /hold that arrived
+	port uint16
+	hold sync.Map      // path -> a channel that ends the wait of the request that has it
+	held chan struct{} // one for each request to /hold that arrived
 }
 
 func newWitness(t *testing.T) *witness {
-	b := &witness{hold: make(chan struct{}), held: make(chan struct{}, 256)}
+	b := &witness{held: make(chan struct{}, 256)}
 	b.port = netip.MustParseAddrPort(edgetest.HTTPBackend(t, b)).Port()
 	return b
 }
 
-// ServeHTTP answers. The fields Answer of a request, "Name: value", are fields of the answer; /hold waits for the test.
+// ServeHTTP answers. The fields Answer of a request, "Name: value", are fields of the answer; /hold/... waits for release.
 func (b *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
 	if _, err := io.Copy(&body, r.Body); err != nil {
 		return
 	}
 	if strings.HasPrefix(r.URL.Path, "/hold") {
+		end, _ := b.hold.LoadOrStore(r.URL.Path, make(chan struct{}))
 		b.held <- struct{}{}
 		select {
-		case <-b.hold:
+		case <-end.(chan struct{}):
 		case <-r.Context().Done():
+		case <-time.After(3 * edgetest.Wait):
 		}
 	}
 	text, err := json.Marshal(sighting{r.Method, r.RequestURI, body.String(), r.Header, r.Trailer})
@@ -442,6 +445,12 @@ func (b *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if c, _, err := http.NewResponseController(rw).Hijack(); err == nil {
 		_ = c.Close()
 	}
+}
+
+// release ends the wait of a request.
+func (b *witness) release(path string) {
+	end, _ := b.hold.LoadOrStore(path, make(chan struct{}))
+	close(end.(chan struct{}))
 }
 
 // lines is an access log.
