@@ -198,7 +198,7 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 func refused(parents []diag.Parent, f diag.Fault) []diag.Parent {
 	out := slices.Clone(parents)
 	for i := range out {
-		out[i].Conditions = replaced(out[i].Conditions, "Accepted", "Invalid", f.Text())
+		out[i].Conditions = slices.DeleteFunc(replaced(out[i].Conditions, "Accepted", "Invalid", f.Text()), func(c diag.Condition) bool { return c.Type == "Programmed" })
 	}
 	return out
 }

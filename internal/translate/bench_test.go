@@ -38,11 +38,34 @@ spec: {parentRefs: [{name: public}], hostnames: [h%d.example], rules: [{matches:
 	return b.String()
 }
 
+// gatewayPolicies reach every one of manyRoutes.
+const gatewayPolicies = `apiVersion: gatehouse.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: callers, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]
+  defaults:
+    authentication: {methods: [{name: keys, apiKey: {}}]}
+    authorization: {rules: {write: {when: 'request.method != "GET"', require: {cel: '"write" in identity.scopes'}}}}
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: often, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]
+  defaults: {limits: {each: {key: [identity.application], rates: [{limit: 100, period: 1s}]}}}
+`
+
 // BenchmarkOneRouteOf5000 is the CPU time from one changed HTTPRoute to the new configuration and report. The goal is 2 ms.
 func BenchmarkOneRouteOf5000(b *testing.B) {
-	for _, hosts := range []int{5000, 50} {
-		b.Run(fmt.Sprintf("%d hosts", hosts), func(b *testing.B) {
+	for _, bc := range []struct {
+		hosts    int
+		policies string
+	}{{5000, ""}, {50, ""}, {50, gatewayPolicies}} {
+		hosts := bc.hosts
+		b.Run(fmt.Sprintf("%d hosts, policies %v", hosts, bc.policies != ""), func(b *testing.B) {
 			store := objects.NewStore()
+			store.Apply(objects.Change{Upserts: parse(b, bc.policies)})
 			store.Apply(objects.Change{Upserts: parse(b, builtins)})
 			store.Apply(objects.Change{Upserts: decodeAll(b, manyRoutes(5000, hosts))})
 			tr := translate.New(options())

@@ -189,10 +189,11 @@ func (p *pass) layers(parent diag.Ref, section string, route diag.Ref, rule stri
 
 // merge merges layers, field by field, and lowers what comes of it (GEP-713). Defaults: the innermost wins; overrides: the
 // outermost, over all defaults; where a step can merge, it says how. A step that cannot runs once for each layer. One policy with a fault
-// closes what it reaches. What many routes have in common, a Gateway's policies, is made once in a run.
-func (p *pass) merge(layers []layer) []lowered {
+// closes what it reaches. What many routes have in common, a Gateway's policies, is made once in a run. effects say what becomes of each
+// layer.
+func (p *pass) merge(layers []layer) (steps []lowered, effects []effect) {
 	if len(layers) == 0 {
-		return nil
+		return nil, nil
 	}
 	key := fmt.Sprint(len(layers))
 	for _, l := range layers {
@@ -200,34 +201,53 @@ func (p *pass) merge(layers []layer) []lowered {
 	}
 	out, done := p.merged[key]
 	if !done {
-		out = p.mergeLayers(layers)
+		out.steps, out.effects = p.mergeLayers(layers)
 		p.merged[key] = out
 	}
-	return slices.Clone(out)
+	return slices.Clone(out.steps), out.effects
 }
 
-func (p *pass) mergeLayers(layers []layer) []lowered {
-	var out []lowered
-	for _, l := range layers {
+// mergedLayers is what came of merging layers.
+type mergedLayers struct {
+	steps   []lowered
+	effects []effect
+}
+
+func (p *pass) mergeLayers(layers []layer) (out []lowered, effects []effect) {
+	effects = make([]effect, len(layers))
+	for i, l := range layers {
+		effects[i].Kept = len(l.Fields) == 0 || len(l.Invalid) > 0
 		if len(l.Invalid) > 0 {
 			out = append(out, invalidStep("policy_invalid", fmt.Sprintf("%s: %s", l.Policy, problemsText(l.Invalid)), l.Target, sourceOf(l.Policy, "spec"), l.level))
 		}
 	}
 	if len(out) > 0 {
-		return out
+		for i := range effects {
+			effects[i].Kept = true // the rule is closed: nothing is let past any of them
+		}
+		return out, effects
 	}
 	for _, kind := range bundleKinds() {
 		for _, f := range p.t.steps.fields[kind] {
-			out = append(out, mergeField(f, setting(layers, kind, f.field))...)
+			set := setting(layers, kind, f.field)
+			steps, became := mergeField(f, set)
+			out = append(out, steps...)
+			for i, l := range set {
+				at := slices.IndexFunc(layers, func(o layer) bool { return o.attached == l.attached })
+				effects[at] = effects[at].with(became[i])
+			}
 		}
 	}
-	return out
+	return out, effects
 }
 
 // unmatched lists the steps that hold for answers to requests that match no route of a listener, which is section of an object.
 func (p *pass) unmatched(of diag.Ref, section string) []*ir.Step {
-	steps := p.merge(p.layers(of, section, diag.Ref{}, ""))
-	return order(slices.DeleteFunc(steps, func(l lowered) bool { return !l.EveryAnswer }))
+	layers := p.layers(of, section, diag.Ref{}, "")
+	steps, _ := p.merge(layers)
+	steps = slices.DeleteFunc(steps, func(l lowered) bool { return !l.EveryAnswer })
+	p.sayUnmatched(layers, steps)
+	return order(steps)
 }
 
 // setting lists the layers of a kind that set a field, from the outermost to the innermost.
@@ -242,24 +262,25 @@ func setting(layers []layer, kind, field string) []layer {
 }
 
 // mergeField lowers one field of layers that set it. Every field was decoded once before.
-func mergeField(f stepField, layers []layer) []lowered {
-	var out []lowered
+func mergeField(f stepField, layers []layer) (out []lowered, effects []effect) {
 	if f.step.Merge == nil || len(layers) < 2 {
 		for _, l := range layers {
 			out = appendLowered(out, f, l, l.Fields[f.field], nil, nil)
+			effects = append(effects, effect{Kept: true})
 		}
-		return out
+		return out, effects
 	}
 	specs := make([]policy.Layer, len(layers))
 	for i, l := range layers {
 		spec, err := f.step.Decode(l.Fields[f.field])
 		if err != nil {
-			return appendLowered(nil, f, l, l.Fields[f.field], nil, nil)
+			return appendLowered(nil, f, l, l.Fields[f.field], nil, nil), make([]effect, len(layers))
 		}
 		specs[i] = policy.Layer{Spec: spec, Overrides: l.Overrides}
 	}
 	merged, origins := f.step.Merge(specs)
-	return appendLowered(nil, f, layers[policy.Strongest(specs)], mustJSON(merged), layers, origins)
+	raw := mustJSON(merged)
+	return appendLowered(nil, f, layers[policy.Strongest(specs)], raw, layers, origins), fieldEffects(f, layers, specs, raw, origins)
 }
 
 // appendLowered lowers raw, which l gives its place, and says for each of its fields which of layers wrote it, and what it refers to. A
@@ -278,32 +299,15 @@ func appendLowered(out []lowered, f stepField, l layer, raw []byte, layers []lay
 		low.Step.Sources[path] = at(layers[o.Layer], cmp.Or(o.Path, path))
 	}
 	if origins == nil && len(layers) > 1 {
-		writers(low.Step, f, layers, at)
+		specs := make([]policy.Layer, len(layers))
+		for i := range layers {
+			specs[i].Overrides = layers[i].Overrides
+		}
+		for k, o := range topLevel(f, layers, specs, low.Step.Spec) {
+			low.Step.Sources[k] = at(layers[o.Layer], k)
+		}
 	}
 	return append(out, low)
-}
-
-// writers says for each field of a merged spec which layer wrote it, where the step itself does not say so: the strongest that has it.
-func writers(s *ir.Step, f stepField, layers []layer, at func(layer, string) ir.Source) {
-	specs := make([]policy.Layer, len(layers))
-	for i := range layers {
-		specs[i].Overrides = layers[i].Overrides
-	}
-	var have map[string]json.RawMessage
-	if json.Unmarshal(s.Spec, &have) != nil {
-		return
-	}
-	for _, i := range policy.Rising(specs) {
-		var written map[string]json.RawMessage
-		if json.Unmarshal(layers[i].Fields[f.field], &written) != nil {
-			continue
-		}
-		for k := range written {
-			if _, ok := have[k]; ok {
-				s.Sources[k] = at(layers[i], k)
-			}
-		}
-	}
 }
 
 // beside lists the steps of filters that are not among those of attached policies already: a rule may name a policy that reaches it

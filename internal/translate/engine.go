@@ -82,6 +82,7 @@ const (
 	clusterTopic                      // name: cluster key; clusterRef
 	reachTopic                        // ref: Service or Backend; []diag.Ref, Gateways through which a route reaches it
 	secretTopic                       // name: handle; true
+	effectTopic                       // ref: policy of a bundle kind, name: "Kind/ns/name#section" of a target; effect, said by each route
 	reportTopic                       // ref: any object; *diag.Object
 	listenerSink                      // name: listener key; *ir.Listener
 	hostSink                          // name, host, one; *ir.Host
@@ -161,7 +162,7 @@ func (e *engine) touched(r objects.Read) {
 // run redoes what is queued, in the order of the kinds.
 func (e *engine) run(t *Translator, s *objects.Store) {
 	e.news = map[topic]any{}
-	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}, merged: map[string][]lowered{}}
+	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}, merged: map[string]mergedLayers{}}
 	p.view = s.View(func(r objects.Read) { p.reads[r] = struct{}{} })
 	for k := range e.queue {
 		for len(e.queue[k]) > 0 {
@@ -186,7 +187,7 @@ type pass struct {
 	heard map[topic]struct{}
 	said  map[topic]any
 	// merged are the steps of sets of layers, by what is in them.
-	merged map[string][]lowered
+	merged map[string]mergedLayers
 	gone   bool // what the unit is about is not there any more
 }
 

@@ -334,7 +334,9 @@ func (r *routePass) emit(gw diag.Ref, l attachPoint) {
 		if rl.dropped {
 			continue
 		}
-		steps := r.merge(r.layers(gw, l.Name, r.Ref, rl.name))
+		layers := r.layers(gw, l.Name, r.Ref, rl.name)
+		steps, effects := r.merge(layers)
+		r.sayEffects(layers, effects)
 		if l.HSTS != nil {
 			steps = append(steps, *l.HSTS)
 		}

@@ -113,7 +113,9 @@ func (i *ingressPass) redirectByAnnotation() {
 // protectAll lowers the policies that reach the Ingress through each of its listeners.
 func (i *ingressPass) protectAll(class diag.Ref) {
 	for _, l := range i.points {
-		steps := i.merge(i.layers(class, l.Name, i.Ref, ""))
+		layers := i.layers(class, l.Name, i.Ref, "")
+		steps, effects := i.merge(layers)
+		i.sayEffects(layers, effects)
 		if l.HSTS != nil {
 			steps = append(steps, *l.HSTS)
 		}

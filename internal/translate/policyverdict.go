@@ -123,6 +123,10 @@ func (p *pass) policyAt(v verdict, i int, r v1alpha1.TargetRef, namespace, probl
 		conclude(false, invalid, problem)
 	default:
 		conclude(true, accepted, "")
+		if slices.Contains(bundleKinds(), v.Ref.Kind) {
+			last := &v.Parents[len(v.Parents)-1]
+			last.Conditions = append(last.Conditions, p.programmedAt(v, to, r.SectionName))
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	partlyInvalid = "PartiallyInvalid"
 
 	invalid               = "Invalid"
+	overridden            = "Overridden"
+	partlyProgrammed      = "PartiallyProgrammed"
 	pending               = "Pending"
 	invalidKind           = "InvalidKind"
 	invalidParameters     = "InvalidParameters"

@@ -62,7 +62,7 @@ spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}]
   defaults:
     authentication: {methods: [{name: keys, apiKey: {secretRefs: [{name: keys}]}}]}
-    authorization: {rules: {mobile: {when: 'request.path.startsWith("/mobile")', require: {cel: 'identity.application == "mobile"'}}}}
+    authorization: {rules: {mobile: {when: 'request.path.startsWith("/mobile")', require: {cel: 'identity.application == "$NS/mobile"'}}}}
 `
 
 const keysSecret = `
