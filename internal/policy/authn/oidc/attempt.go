@@ -45,7 +45,10 @@ func (m *login) begin(x *exchange.Exchange) method.Outcome {
 		return unavailable(noKeys, why)
 	}
 	d, why := m.provider.known()
-	if d == nil {
+	switch {
+	case x.Dry: // where to is for who asks in earnest
+		return answer(302, loginRequired, m.issuer)
+	case d == nil:
 		return m.patient(x, why, m.begin)
 	}
 	a := attempt{At: x.Start.Unix(), State: random(), Nonce: random(), Verifier: random(), Original: originalOf(x)}

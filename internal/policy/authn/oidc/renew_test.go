@@ -317,7 +317,7 @@ func TestExplain(t *testing.T) {
 	}
 	r.env.Call, r.env.Live = nil, nil
 	c.h = r.compile(nil)
-	if o := dry(c, "/"); o.State != method.Waiting || o.Asks != r.fake.URL {
+	if o := dry(c, "/"); o.State != method.Answered || o.Answer.Reason != loginRequired {
 		t.Errorf("without a caller: %s", show(o))
 	}
 }
