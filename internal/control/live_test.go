@@ -25,6 +25,32 @@ func (w *world) ack(listeners map[string]feed.ListenerState, faults ...diag.Faul
 		Listeners: listeners, Faults: faults})
 }
 
+// TestPolicyThatTheDataSideRefuses: nothing is said to be programmed of a policy that the data side cannot compile.
+func TestPolicyThatTheDataSideRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go w.loop.Run(ctx)
+		w.loop.Apply(parse(t, shop+`---
+apiVersion: gatehouse.dev/v1alpha1
+kind: ProtectionPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}]
+  defaults: {sizes: {requestBody: 1Mi}}
+`, "web"), nil)
+		w.ack(nil)
+		if got := w.live(); !strings.Contains(got, "ProtectionPolicy shop/p at HTTPRoute shop/r: Accepted, Programmed\n") {
+			t.Errorf("live:\n%s", got)
+		}
+		w.ack(nil, diag.Fault{Object: diag.Ref{Group: "gatehouse.dev", Kind: "ProtectionPolicy", Namespace: "shop", Name: "p"}, Message: "cannot be compiled"})
+		if got := w.live(); !strings.Contains(got, "ProtectionPolicy shop/p at HTTPRoute shop/r: Accepted=False Invalid: cannot be compiled\n") || strings.Count(got, "ProtectionPolicy") != 1 {
+			t.Errorf("live:\n%s", got)
+		}
+	})
+}
+
 // TestVerdictsWaitForTheDataSide: a verdict is told when what it is about is live, with what the data side says of it.
 func TestVerdictsWaitForTheDataSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
