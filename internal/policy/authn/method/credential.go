@@ -54,8 +54,8 @@ func NewSource(from, otherwise []v1alpha1.CredentialSource) (*Source, error) {
 	return &s, errors.Join(faults...)
 }
 
-// Find returns the credential at the first place that has one, nil if none has. It lies in the request's own buffers. twice reports that
-// the place holds several: then nobody can say which one a backend would read, and it is to be refused.
+// Find returns the credential at the first place that has one, nil if none has. It lies in the request's own buffers, or in the
+// exchange's room. twice reports that the place holds several: then nobody can say which one a backend would read, and it is to be refused.
 func (s *Source) Find(x *exchange.Exchange) (credential []byte, twice bool) {
 	for i := range s.places {
 		p := &s.places[i]
@@ -63,9 +63,10 @@ func (s *Source) Find(x *exchange.Exchange) (credential []byte, twice bool) {
 		case p.header != "":
 			credential, twice = p.inHeader(&x.Request.Header)
 		case len(p.query) > 0:
-			credential, twice = inQuery(x.Request.Query, p.query)
+			credential, twice = p.inPairs(nil, x.Request.Query, ampersand)
+			credential = decoded(x, credential)
 		default:
-			credential, twice = inCookie(&x.Request.Header, p.cookie)
+			credential, twice = p.inCookies(&x.Request.Header)
 		}
 		if credential != nil || twice {
 			return credential, twice
@@ -104,13 +105,13 @@ func (p *place) cut(v []byte) ([]byte, bool) {
 	return v, len(v) > 0
 }
 
-// inQuery finds a parameter whose name and value need no decoding: no credential of ours does.
-func inQuery(query, name []byte) (found []byte, twice bool) {
-	for len(query) > 0 {
+// inPairs finds the value of a parameter or a cookie in a list of pairs; found is what an earlier list had.
+func (p *place) inPairs(found, list, separator []byte) (value []byte, twice bool) {
+	for len(list) > 0 {
 		var pair []byte
-		pair, query, _ = bytes.Cut(query, ampersand)
-		k, v, _ := bytes.Cut(pair, equals)
-		if !bytes.Equal(k, name) || len(v) == 0 {
+		pair, list, _ = bytes.Cut(list, separator)
+		v, mine := p.of(pair)
+		if !mine || len(v) == 0 {
 			continue
 		}
 		if found != nil {
@@ -121,32 +122,91 @@ func inQuery(query, name []byte) (found []byte, twice bool) {
 	return found, false
 }
 
-func inCookie(h *exchange.Header, name []byte) (found []byte, twice bool) {
+// of takes a pair apart, if it is the place's. It reads names as lenient servers do: what they would take for the credential must not
+// get past.
+func (p *place) of(pair []byte) (value []byte, mine bool) {
+	name, value, _ := bytes.Cut(pair, equals)
+	if len(p.query) > 0 {
+		return value, bytes.Equal(name, p.query) || isEncoded(name, p.query)
+	}
+	return trimmed(value), bytes.Equal(trimmed(name), p.cookie)
+}
+
+func (p *place) inCookies(h *exchange.Header) (found []byte, twice bool) {
 	for _, f := range h.All() {
 		if !exchange.EqualFold(f.Name, "cookie") {
 			continue
 		}
-		for rest := f.Value; len(rest) > 0; {
-			var pair []byte
-			pair, rest, _ = bytes.Cut(rest, semicolon)
-			k, v, _ := bytes.Cut(bytes.TrimLeft(pair, " "), equals)
-			if !bytes.Equal(k, name) || len(v) == 0 {
-				continue
-			}
-			if found != nil {
-				return nil, true
-			}
-			found = v
+		if found, twice = p.inPairs(found, f.Value, semicolon); twice {
+			return nil, true
 		}
 	}
 	return found, false
 }
 
+// trimmed is b without the white space around it.
+func trimmed(b []byte) []byte { return bytes.Trim(b, " \t") }
+
+// isEncoded reports whether raw is name in the spelling of a form: with %XX for any octet, and + for a space.
+func isEncoded(raw, name []byte) bool {
+	i := 0
+	for _, want := range name {
+		if i == len(raw) {
+			return false
+		}
+		c, n := octet(raw[i:])
+		if c == '+' && n == 1 {
+			c = ' '
+		}
+		if c != want {
+			return false
+		}
+		i += n
+	}
+	return i == len(raw)
+}
+
+// octet is the first octet of b, decoded, and how many bytes it takes.
+func octet(b []byte) (c byte, n int) {
+	if b[0] == '%' && len(b) > 2 {
+		if hi, lo := digit(b[1]), digit(b[2]); hi < 16 && lo < 16 {
+			return hi<<4 | lo, 3
+		}
+	}
+	return b[0], 1
+}
+
+// digit is the value of a hexadecimal digit, 16 if it is none.
+func digit(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 16
+}
+
+// decoded is a value of a query without its percent-encoding. A + stays one: keys have it more often than spaces.
+func decoded(x *exchange.Exchange, v []byte) []byte {
+	if bytes.IndexByte(v, '%') < 0 {
+		return v
+	}
+	v, _ = x.Keep(v)
+	out := v[:0]
+	for len(v) > 0 {
+		c, n := octet(v)
+		out, v = append(out, c), v[n:]
+	}
+	return out
+}
+
 var (
-	ampersand  = []byte("&")
-	equals     = []byte("=")
-	semicolon  = []byte(";")
-	nameCookie = []byte("Cookie")
+	ampersand = []byte("&")
+	equals    = []byte("=")
+	semicolon = []byte(";")
 )
 
 // Strip takes the credential out of every place where it may stand, so that a backend sees none.
@@ -157,10 +217,11 @@ func (s *Source) Strip(x *exchange.Exchange) {
 		case p.header != "":
 			p.outOf(&x.Request.Header)
 		case len(p.query) > 0:
-			x.Request.Query = without(x, x.Request.Query, p.query, '&')
-			x.Request.HasQuery = x.Request.HasQuery && len(x.Request.Query) > 0
+			if rest, had := p.without(x, x.Request.Query, ampersand); had {
+				x.Request.Query, x.Request.HasQuery = rest, len(rest) > 0
+			}
 		default:
-			stripCookie(x, p.cookie)
+			p.outOfCookies(x)
 		}
 	}
 }
@@ -181,50 +242,51 @@ func (p *place) outOf(h *exchange.Header) {
 	h.Truncate(n)
 }
 
-// stripCookie takes one cookie out of the Cookie fields, which become one.
-func stripCookie(x *exchange.Exchange, name []byte) {
+// outOfCookies takes the cookie out of all Cookie fields.
+func (p *place) outOfCookies(x *exchange.Exchange) {
 	h := &x.Request.Header
-	if v, _ := inCookie(h, name); v == nil {
-		if _, twice := inCookie(h, name); !twice {
-			return
-		}
-	}
-	var all []byte
-	for _, f := range h.All() {
+	fields := h.All()
+	n := 0
+	for i := range fields {
+		f := fields[i]
 		if exchange.EqualFold(f.Name, "cookie") {
-			if len(all) > 0 {
-				all = append(all, "; "...)
+			if rest, had := p.without(x, f.Value, semicolon); had {
+				if f.Value = bytes.TrimLeft(rest, " \t"); len(f.Value) == 0 {
+					continue
+				}
 			}
-			all = append(all, f.Value...)
 		}
+		fields[n] = f
+		n++
 	}
-	h.DelFunc(func(f exchange.Field) bool { return exchange.EqualFold(f.Name, "cookie") })
-	if rest := without(x, all, name, ';'); len(rest) > 0 {
-		h.Append(nameCookie, rest)
-	}
+	h.Truncate(n)
 }
 
-// without is a list of pairs without those of a name, in the exchange's own room.
-func without(x *exchange.Exchange, list, name []byte, separator byte) []byte {
-	if !bytes.Contains(list, name) {
-		return list
-	}
-	out := make([]byte, 0, len(list))
-	for len(list) > 0 {
+// without is a list of pairs without those of the place, in the exchange's own room; had reports whether there were any. The others stay as
+// they are.
+func (p *place) without(x *exchange.Exchange, list, separator []byte) (rest []byte, had bool) {
+	for at := list; !had && len(at) > 0; {
 		var pair []byte
-		pair, list, _ = bytes.Cut(list, []byte{separator})
-		if k, _, _ := bytes.Cut(bytes.TrimLeft(pair, " "), equals); bytes.Equal(k, name) {
+		pair, at, _ = bytes.Cut(at, separator)
+		_, had = p.of(pair)
+	}
+	if !had {
+		return list, false
+	}
+	list, _ = x.Keep(list)
+	rest = list[:0]
+	for first, more := true, true; more; {
+		var pair []byte
+		pair, list, more = bytes.Cut(list, separator)
+		if _, mine := p.of(pair); mine {
 			continue
 		}
-		if len(out) > 0 {
-			out = append(out, separator)
-		} else if separator == ';' {
-			pair = bytes.TrimLeft(pair, " ")
+		if !first {
+			rest = append(rest, separator...)
 		}
-		out = append(out, pair...)
+		rest, first = append(rest, pair...), false
 	}
-	kept, _ := x.Keep(out)
-	return kept
+	return rest, true
 }
 
 // IdentityField refuses a header name that carries the request itself, and so cannot tell who calls.
@@ -232,10 +294,11 @@ func IdentityField(path, name string) error {
 	n := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	bad := !exchange.IsToken([]byte(name))
 	for _, exact := range []string{"host", "authorization", "cookie", "connection", "transfer-encoding", "forwarded", "te", "upgrade",
-		"trailer", "keep-alive", "proxy-authorization", "proxy-connection", "expect", "range", "date", "via", "x-request-id", "x-real-ip"} {
+		"trailer", "keep-alive", "proxy-authorization", "proxy-connection", "expect", "range", "date", "via", "x-request-id", "x-real-ip",
+		"origin", "referer", "user-agent", "cache-control", "pragma", "max-forwards", "http2-settings", "dpop"} {
 		bad = bad || n == exact
 	}
-	for _, prefix := range []string{"content-", "accept", "x-forwarded-", "sec-", "if-"} {
+	for _, prefix := range []string{"content-", "accept", "x-forwarded-", "sec-", "if-", "access-control-"} {
 		bad = bad || strings.HasPrefix(n, prefix)
 	}
 	if bad {
