@@ -106,7 +106,7 @@ func (g *gates) enter(ctx context.Context, host string) (leave func(), err error
 		}, nil
 	case <-ctx.Done():
 		gone()
-		return nil, errCallBusy
+		return nil, fmt.Errorf("%w: %w", errCallBusy, ctx.Err())
 	}
 }
 
