@@ -42,6 +42,7 @@ type kept struct {
 	faults      []diag.Fault
 	lives       []*live
 	identity    []string // header fields in which its steps tell who calls
+	secrets     []string // query parameters in which clients send credentials
 	certificate bool     // clients are asked for one
 }
 
@@ -177,7 +178,7 @@ func (c *Compiler) tidy(cfg *ir.Config, found map[*ir.Host]*kept) {
 // guard tells listeners what their hosts' steps need of every request.
 func (c *Compiler) guard(s *proxy.Snapshot) {
 	for h, k := range c.kept {
-		if h == nil || len(k.identity) == 0 && !k.certificate {
+		if h == nil || len(k.identity)+len(k.secrets) == 0 && !k.certificate {
 			continue
 		}
 		l := s.Listeners[h.Listener]
@@ -185,14 +186,11 @@ func (c *Compiler) guard(s *proxy.Snapshot) {
 			continue
 		}
 		l.ClientCertificate = l.ClientCertificate || k.certificate
-		for _, name := range k.identity {
-			if !slices.Contains(l.Identity, name) {
-				l.Identity = append(l.Identity, name)
-			}
-		}
+		l.Identity, l.QuerySecrets = union(l.Identity, k.identity), union(l.QuerySecrets, k.secrets)
 	}
 	for _, l := range s.Listeners {
 		slices.Sort(l.Identity)
+		slices.Sort(l.QuerySecrets)
 	}
 }
 
@@ -268,7 +266,7 @@ func (r *run) compiled(s *ir.Step) *compiled {
 		c = r.step(s)
 		r.cache[s] = c
 	}
-	if len(c.faults)+len(c.lives)+len(c.identity) > 0 || c.certificate {
+	if len(c.faults)+len(c.lives)+len(c.identity)+len(c.secrets) > 0 || c.certificate {
 		k := r.kept[r.host]
 		if k == nil {
 			k = &kept{}
@@ -284,6 +282,7 @@ func (k *kept) add(o *kept) {
 	k.faults = union(k.faults, o.faults)
 	k.lives = union(k.lives, o.lives)
 	k.identity = union(k.identity, o.identity)
+	k.secrets = union(k.secrets, o.secrets)
 	k.certificate = k.certificate || o.certificate
 }
 
@@ -311,7 +310,7 @@ func (r *run) step(s *ir.Step) *compiled {
 	for _, name := range h.Identity {
 		c.identity = append(c.identity, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 	}
-	c.certificate = h.ClientCertificate
+	c.certificate, c.secrets = h.ClientCertificate, h.QuerySecrets
 	c.step.Handler = h
 	return c
 }

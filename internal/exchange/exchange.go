@@ -130,6 +130,8 @@ type Exchange struct {
 	Rewritten, HostRewritten bool
 	// ClientPath is Request.Path as it was matched, whatever a step made of it since: the log's. nil before and without a route.
 	ClientPath []byte
+	// LoggedQuery is what the access log has in the place of Request.Query, nil: that itself. It has no credentials in it.
+	LoggedQuery []byte
 	// Dry is set when nothing may be counted, written or called: the exchange is only explained.
 	Dry bool
 
@@ -184,7 +186,7 @@ func (x *Exchange) Reset() {
 	if x.Identity.Method != "" {
 		x.Identity = Identity{}
 	}
-	x.ID, x.ClientPath, x.Certificate = nil, nil, nil
+	x.ID, x.ClientPath, x.LoggedQuery, x.Certificate = nil, nil, nil, nil
 	x.Client, x.Peer = netip.AddrPort{}, netip.AddrPort{}
 	x.Trusted, x.TLS, x.Dry, x.Rewritten, x.HostRewritten = false, false, false, false, false
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""

@@ -119,6 +119,9 @@ type Handler struct {
 	// Identity names the request header fields in which the step tells a backend who calls. On every route of the listener the
 	// client's own fields of these names are gone before the first hook runs, in every spelling, from trailers too.
 	Identity []string
+	// QuerySecrets names the query parameters in which clients send the step credentials. On every route of the listener the access log has
+	// no value of theirs, whatever becomes of the request.
+	QuerySecrets []string
 	// ReadsPath says that the decision can depend on the path: then odd spellings of one are refused on the whole host.
 	ReadsPath bool
 	// ClientCertificate says that the listener has to ask clients for a certificate, which they may decline.

@@ -223,6 +223,9 @@ func (f *Flow) head() Action {
 		f.identity = l.Identity
 	}
 	f.protectHead()
+	if l != nil && len(l.QuerySecrets) > 0 && f.Request.HasQuery {
+		f.hideQuery(l.QuerySecrets)
+	}
 	if f.edge.Load() != LoadNormal {
 		return f.overloaded()
 	}

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
@@ -212,3 +214,36 @@ func validID(v []byte) bool {
 
 // AppendPort is the text of a port, for ConnInfo.
 func AppendPort(dst []byte, port uint16) []byte { return strconv.AppendUint(dst, uint64(port), 10) }
+
+var hidden = []byte("=[redacted]")
+
+// hideQuery makes the query that is logged: without the values of the parameters that hold credentials, however their names are written.
+func (f *Flow) hideQuery(names []string) {
+	var out []byte
+	query, copied := f.Request.Query, 0
+	for at := 0; at < len(query); {
+		pair := query[at:]
+		if i := bytes.IndexByte(pair, '&'); i >= 0 {
+			pair = pair[:i]
+		}
+		if name, value, ok := bytes.Cut(pair, equals); ok && len(value) > 0 && namesSecret(name, names) {
+			out = append(append(out, query[copied:at+len(name)]...), hidden...)
+			copied = at + len(pair)
+		}
+		at += len(pair) + 1
+	}
+	if out != nil {
+		f.LoggedQuery, _ = f.Keep(out, query[copied:])
+	}
+}
+
+var equals = []byte("=")
+
+// namesSecret reports whether the name of a parameter, decoded, is one of names.
+func namesSecret(name []byte, names []string) bool {
+	if bytes.IndexByte(name, '%') < 0 && bytes.IndexByte(name, '+') < 0 {
+		return slices.Contains(names, string(name))
+	}
+	decoded, err := url.QueryUnescape(string(name))
+	return err != nil || slices.Contains(names, decoded)
+}

@@ -23,6 +23,8 @@ type Listener struct {
 	KeepEscapes, RejectEscapes bool
 	// Identity names, in lower case and with "-" for "_", the fields in which policies tell backends who calls: clients may not send them.
 	Identity []string
+	// QuerySecrets names the query parameters in which clients send credentials: the log has no value of theirs.
+	QuerySecrets []string
 	// ClientCertificate says that a step of one of its routes reads the certificates of clients, which are asked for one.
 	ClientCertificate bool
 	// Steps have a Response hook for answers to requests that match no route, and no other hook.

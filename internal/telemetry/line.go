@@ -78,7 +78,11 @@ func (f Format) exchange(b []byte, c *clock, x *exchange.Exchange, route string,
 	} else {
 		b = field(f, b, lPath, x.Request.Path, maxTarget)
 	}
-	b = field(f, b, lQuery, x.Request.Query, maxTarget)
+	if x.LoggedQuery != nil {
+		b = field(f, b, lQuery, x.LoggedQuery, maxTarget)
+	} else {
+		b = field(f, b, lQuery, x.Request.Query, maxTarget)
+	}
 	b = field(f, b, lScheme, x.Scheme, maxName)
 	b = f.number(b, lStatus, int64(x.Response.Status))
 	b = field(f, b, lReason, x.Reason, maxName)

@@ -75,6 +75,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		}
 		c.methods = append(c.methods, entry{Handler: compiled, name: m.Name})
 		h.Identity = append(h.Identity, compiled.Fields...)
+		h.QuerySecrets = append(h.QuerySecrets, compiled.QuerySecrets...)
 		h.Body = max(h.Body, compiled.Body)
 		h.ReadsPath = h.ReadsPath || compiled.ReadsPath
 		h.ClientCertificate = h.ClientCertificate || compiled.ClientCertificate

@@ -51,7 +51,7 @@ func Compile(name string, s *v1alpha1.APIKeyAuth, env policy.Env) (method.Handle
 	if env.Keys != nil && k.wanted {
 		k.issued = env.Keys.Open()
 	}
-	h := method.Handler{Authenticate: k.authenticate, Challenge: `ApiKey realm="` + name + `"`}
+	h := method.Handler{Authenticate: k.authenticate, Challenge: `ApiKey realm="` + name + `"`, QuerySecrets: source.Query()}
 	if s.Strip == nil || *s.Strip {
 		h.Admit = source.Strip
 	}

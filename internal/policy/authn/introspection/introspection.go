@@ -94,7 +94,8 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 		return method.Handler{}, fmt.Errorf("encoding the spec: %w", err)
 	}
 	m.store = policy.Open(env, "introspection "+string(key), func() (*store, func(policy.Work)) { return newStore(), nil })
-	h := method.Handler{Authenticate: m.authenticate, Challenge: `Bearer realm="` + name + `"`, Fields: m.claims.Fields()}
+	h := method.Handler{Authenticate: m.authenticate, Challenge: `Bearer realm="` + name + `"`, Fields: m.claims.Fields(),
+		QuerySecrets: m.source.Query()}
 	if m.dpop != nil {
 		if m.dpop.Always() {
 			h.Challenge = m.dpop.Challenge()

@@ -42,7 +42,7 @@ func Compile(name string, s *v1alpha1.JWTAuth, env policy.Env) (method.Handler, 
 	if err != nil {
 		return method.Handler{}, err
 	}
-	h := method.Handler{Authenticate: t.authenticate, Challenge: `Bearer realm="` + name + `"`}
+	h := method.Handler{Authenticate: t.authenticate, Challenge: `Bearer realm="` + name + `"`, QuerySecrets: t.source.Query()}
 	for _, c := range s.ClaimsToHeaders {
 		h.Fields = append(h.Fields, c.Header)
 	}

@@ -54,6 +54,16 @@ func NewSource(from, otherwise []v1alpha1.CredentialSource) (*Source, error) {
 	return &s, errors.Join(faults...)
 }
 
+// Query names the query parameters in which the credential may stand.
+func (s *Source) Query() (names []string) {
+	for _, p := range s.places {
+		if len(p.query) > 0 {
+			names = append(names, string(p.query))
+		}
+	}
+	return names
+}
+
 // Find returns the credential at the first place that has one, nil if none has. It lies in the request's own buffers, or in the
 // exchange's room. twice reports that the place holds several: then nobody can say which one a backend would read, and it is to be refused.
 func (s *Source) Find(x *exchange.Exchange) (credential []byte, twice bool) {

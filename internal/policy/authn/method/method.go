@@ -60,6 +60,8 @@ type Handler struct {
 	Challenge string
 	// Fields names the request header fields that Outcome.Header may hold. The client's own are gone before Authenticate runs.
 	Fields []string
+	// QuerySecrets names the query parameters in which the credential may stand: see policy.Handler.
+	QuerySecrets []string
 	// Body is how many bytes of the request body have to be there first, whole; 0: none.
 	Body int64
 	// ReadsPath says that what is judged includes the path: then odd spellings of one are refused on the whole host.
