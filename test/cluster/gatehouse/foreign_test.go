@@ -56,6 +56,20 @@ spec:
   defaults: {sizes: {requestBody: 1Mi}}
 ---
 apiVersion: gatehouse.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: callers}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]
+  defaults: {authentication: {mode: Shadow, methods: [{name: anyone, anonymous: {}}]}}
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: often}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]
+  defaults: {limits: {all: {rates: [{limit: 100000, period: 1s}]}}}
+---
+apiVersion: gatehouse.dev/v1alpha1
 kind: ClientTrafficPolicy
 metadata: {name: calm}
 spec:
@@ -85,7 +99,11 @@ var conditioned = map[string]kindStatus{
 		again: []string{`{"spec": {"infrastructure": {"labels": {"example.com/changed": "yes"}}}}`}},
 	"HTTPRoute": {name: "web", lists: [][]string{{"parents", "conditions"}}, least: 2, entries: "parents",
 		again: []string{`{"spec": {"hostnames": ["web.example", "changed.example"]}}`, `{"spec": {"hostnames": ["again.example"]}}`}},
-	"ProtectionPolicy": {name: "small", lists: [][]string{{"ancestors", "conditions"}}, least: 1, entries: "ancestors",
+	"AuthPolicy": {name: "callers", lists: [][]string{{"ancestors", "conditions"}}, least: 2, entries: "ancestors",
+		again: []string{`{"spec": {"defaults": {"authentication": {"require": "AllOf"}}}}`, `{"spec": {"defaults": {"authentication": {"require": "AnyOf"}}}}`}},
+	"RateLimitPolicy": {name: "often", lists: [][]string{{"ancestors", "conditions"}}, least: 2, entries: "ancestors",
+		again: []string{`{"spec": {"defaults": {"limits": {"all": {"concurrency": 1000}}}}}`, `{"spec": {"defaults": {"limits": {"all": {"concurrency": 1001}}}}}`}},
+	"ProtectionPolicy": {name: "small", lists: [][]string{{"ancestors", "conditions"}}, least: 2, entries: "ancestors",
 		again: []string{`{"spec": {"defaults": {"sizes": {"requestBody": "2Mi"}}}}`, `{"spec": {"defaults": {"sizes": {"requestBody": "3Mi"}}}}`}},
 	"ClientTrafficPolicy": {name: "calm", lists: [][]string{{"ancestors", "conditions"}}, least: 1, entries: "ancestors",
 		again: []string{`{"spec": {"timeouts": {"header": "8s"}}}`, `{"spec": {"timeouts": {"header": "7s"}}}`}},

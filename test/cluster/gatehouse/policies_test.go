@@ -75,6 +75,17 @@ stringData: {mobile: $MOBILE, desk: desk-0123456789}
 // accepted waits until what the status of a policy says about its one target is so.
 func (s *scene) accepted(kind, name, status, message string) {
 	s.Helper()
+	s.concluded(kind, name, "Accepted", status, message)
+}
+
+// programmed waits until the status of a policy says at its one target what becomes of it.
+func (s *scene) programmed(kind, name, status, message string) {
+	s.Helper()
+	s.concluded(kind, name, "Programmed", status, message)
+}
+
+func (s *scene) concluded(kind, name, condition, status, message string) {
+	s.Helper()
 	s.eventually(kind+" "+name, func(ctx context.Context) error {
 		o, err := s.of(kind).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -84,7 +95,7 @@ func (s *scene) accepted(kind, name, status, message string) {
 		if len(list) != 1 {
 			return fmt.Errorf("there are %d ancestors", len(list))
 		}
-		return hasCondition(list[0].(map[string]any)["conditions"], "Accepted", status, message)
+		return hasCondition(list[0].(map[string]any)["conditions"], condition, status, message)
 	})
 }
 
@@ -170,6 +181,12 @@ spec:
 	s.refuses(r.with("desk-0123456789"), http.StatusServiceUnavailable)
 	s.apply(callersPolicy)
 	s.serves(r.with("desk-0123456789"), "web")
+
+	s.programmed("AuthPolicy", "callers", "True/Programmed", "")
+	s.apply(strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(callersPolicy, "name: callers", "name: must"), "HTTPRoute, name: web", "Gateway, name: gw"), "defaults:", "overrides:"))
+	s.programmed("AuthPolicy", "callers", "True/PartiallyProgrammed", "AuthPolicy "+s.namespace+"/must") // authorization adds up
+	s.remove("AuthPolicy", "must")
+	s.programmed("AuthPolicy", "callers", "True/Programmed", "")
 
 	s.remove("AuthPolicy", "callers")
 	s.serves(r, "web")

@@ -74,7 +74,7 @@ func statusGoes(s *scene) {
 	s.patch("Gateway", "gw", `{"spec": {"gatewayClassName": "`+s.namespace+`-theirs"}}`)
 	s.hasEntries()
 	s.noService("Gateway", "gw")
-	for _, kind := range []string{"ProtectionPolicy", "ClientTrafficPolicy"} {
+	for _, kind := range []string{"ProtectionPolicy", "AuthPolicy", "RateLimitPolicy", "ClientTrafficPolicy"} {
 		s.eventually("no entry in "+kind, func(ctx context.Context) error {
 			o, err := s.of(kind).Get(ctx, s.statusName(kind), metav1.GetOptions{})
 			if list, _ := at(o, "status", "ancestors").([]any); err == nil && len(list) > 0 {
@@ -125,7 +125,7 @@ func statusAtRest(s *scene) {
 		s.settle(kind)
 	}
 	s.address("Ingress", "web")
-	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend",
+	kinds := []string{"GatewayClass", "Gateway", "HTTPRoute", "ProtectionPolicy", "AuthPolicy", "RateLimitPolicy", "ClientTrafficPolicy", "GatewayParameters", "Backend",
 		"Ingress", "IngressClass", "Service"}
 	s.eventually("the end of what the tests before this one left", func(ctx context.Context) error {
 		l, err := s.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
