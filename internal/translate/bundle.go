@@ -64,7 +64,7 @@ func (p *pass) bundle(o objects.Object) *attached {
 	case overrides != nil:
 		a.Overrides, a.Path, bundle = true, "spec.overrides", overrides
 	case bundle == nil:
-		a.Invalid = []diag.Problem{{Path: "spec", Msg: "neither defaults nor overrides is set", Hint: "exactly one must be"}}
+		a.Invalid = []diag.Problem{{Path: "spec", Msg: "has neither defaults nor overrides that can be read", Hint: "write exactly one of the two"}}
 		return a
 	}
 	a.Fields = map[string]json.RawMessage{}
