@@ -28,7 +28,7 @@ func Step() policy.Step {
 		New:      func() policy.Spec { return &Spec{} },
 		Refs:     func(s policy.Spec) []policy.Ref { return s.(*Spec).refs() },
 		Merge:    policy.Whole,
-		Enforces: func(s policy.Spec) bool { return s.(*Spec).Mode != policy.Shadow },
+		Enforces: func(s policy.Spec) bool { m := s.(*Spec).Mode; return m == "" || m == policy.Enforce },
 		Facts:    func(s policy.Spec) []fact.Fact { return s.(*Spec).facts() },
 	}
 }
@@ -197,8 +197,17 @@ func (c *chain) from(x *exchange.Exchange, s *seen, i int) policy.Verdict {
 
 // take goes on with what the i-th method said.
 func (c *chain) take(x *exchange.Exchange, s *seen, i int, o method.Outcome) policy.Verdict {
+	// Whatever the answer would be: nobody is asked about a request that is refused already.
+	idle := o.State == method.Waiting && c.all && (s.absent || len(s.refused) > 0)
 	if x.Dry {
-		s.dry = append(s.dry, c.methods[i].name+": "+told(o))
+		text := told(o)
+		if idle {
+			text = "is not asked"
+		}
+		s.dry = append(s.dry, c.methods[i].name+": "+text)
+	}
+	if idle {
+		return c.from(x, s, i+1)
 	}
 	switch o.State {
 	case method.Waiting:
@@ -208,13 +217,13 @@ func (c *chain) take(x *exchange.Exchange, s *seen, i int, o method.Outcome) pol
 		}
 		return policy.Verdict{Wait: c.wait(s, i, o)}
 	case method.Answered:
-		if !c.shadow {
-			if x.Dry {
-				o.Answer.Detail = strings.Join(s.dry, "; ")
-			}
-			return o.Answer
+		if x.Dry {
+			o.Answer.Detail = strings.Join(s.dry, "; ")
 		}
-		return c.from(x, s, i+1)
+		if o.Answer.Shadow = c.shadow; !c.shadow {
+			c.strip(x)
+		}
+		return o.Answer
 	case method.Accepted:
 		c.accept(x, s, i, o)
 		if !c.all {
@@ -309,6 +318,9 @@ func (c *chain) conclude(x *exchange.Exchange, s *seen) policy.Verdict {
 		return c.let(x, s)
 	}
 	detail := strings.Join(s.dry, "; ")
+	if !c.shadow {
+		c.strip(x) // nor does the log see a credential, even one that is not good
+	}
 	if len(s.refused) == 0 {
 		v := c.plain
 		v.Detail = detail
@@ -316,9 +328,6 @@ func (c *chain) conclude(x *exchange.Exchange, s *seen) policy.Verdict {
 	}
 	if detail == "" {
 		detail = c.reasons(s)
-	}
-	if !c.shadow {
-		c.strip(x) // nor does the log see a credential, even one that is not good
 	}
 	for _, r := range s.refused {
 		if r.State == method.Unavailable {

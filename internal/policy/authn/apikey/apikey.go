@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -41,8 +43,8 @@ func Compile(name string, s *v1alpha1.APIKeyAuth, env policy.Env) (method.Handle
 	k := &keys{name: name, source: source, environments: s.Environments}
 	for i := range s.SecretRefs {
 		at := refPath(i)
-		u := &users{method: name, secret: env.Ref(at), find: func() *secret.Material { return env.Material(at) }}
-		if parts := strings.Split(u.secret, "/"); len(parts) == 3 { // Secret/namespace/name
+		u := &users{method: name, material: method.NewMaterial(env, at)}
+		if parts := strings.Split(u.material.Handle, "/"); len(parts) == 3 { // Secret/namespace/name
 			u.namespace = parts[1] + "/"
 		}
 		k.users = append(k.users, u)
@@ -138,9 +140,9 @@ func (k *keys) accepts(env []byte) bool {
 
 // users are the keys of one Secret. They are indexed anew when the Secret's material is another.
 type users struct {
-	method, secret, namespace string
-	find                      func() *secret.Material
-	index                     atomic.Pointer[index]
+	method, namespace string
+	material          method.Material
+	index             atomic.Pointer[index]
 }
 
 // index finds an identity by the hash of a key.
@@ -150,7 +152,7 @@ type index struct {
 }
 
 func (u *users) lookup(hash *[sha256.Size]byte) (exchange.Identity, bool) {
-	m := u.find()
+	m := u.material.Now()
 	if m == nil {
 		return exchange.Identity{}, false
 	}
@@ -163,10 +165,12 @@ func (u *users) lookup(hash *[sha256.Size]byte) (exchange.Identity, bool) {
 	return id, ok
 }
 
-// read indexes a Secret: an application's name, and its key or the SHA-256 of it. An entry that is neither is no key.
+// read indexes a Secret: an application's name, and its key or the SHA-256 of it. An entry that is neither is no key; of two applications
+// with one key the first by name has it.
 func (u *users) read(m *secret.Material) *index {
 	i := &index{of: m, keys: make(map[[sha256.Size]byte]exchange.Identity, len(m.Data))}
-	for application, v := range m.Data {
+	for _, application := range slices.Sorted(maps.Keys(m.Data)) {
+		v := m.Data[application]
 		value := strings.TrimSpace(string(v.Reveal()))
 		var hash [sha256.Size]byte
 		if digest, ok := strings.CutPrefix(value, "sha256:"); ok {
@@ -180,8 +184,11 @@ func (u *users) read(m *secret.Material) *index {
 		} else {
 			hash = secret.HashOf([]byte(value))
 		}
+		if _, taken := i.keys[hash]; taken {
+			continue
+		}
 		full := u.namespace + application
-		i.keys[hash] = exchange.Identity{Subject: full, Application: full, CredentialID: u.secret + "/" + application, Method: u.method}
+		i.keys[hash] = exchange.Identity{Subject: full, Application: full, CredentialID: u.material.Handle + "/" + application, Method: u.method}
 	}
 	return i
 }
