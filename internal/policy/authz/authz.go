@@ -104,6 +104,9 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		if err := policy.CheckMode(c.at+".mode", in.Mode); err != nil {
 			c.faults = append(c.faults, err)
 		}
+		if written, moved, _ := strings.Cut(name, "@"); !isName(written) || strings.Trim(moved, "@0123456789") != "" {
+			c.fault("", "write letters, digits, - and _ in names", "%q is not a name", name)
+		}
 		if in.Require == nil && in.Deny == nil {
 			c.fault("", "write require or deny", "requires and denies nothing")
 		}
@@ -158,7 +161,7 @@ func (c *compiler) requirement(path string, in *v1alpha1.Requirement) *requireme
 	}
 	out := &requirement{cel: c.expression(path+".cel", in.CEL), scopes: in.Scopes, countries: in.Countries}
 	for i, n := range in.CIDRs {
-		p, err := netip.ParsePrefix(n)
+		p, err := network(n)
 		if err != nil {
 			c.fault(fmt.Sprintf("%s.cidrs[%d]", path, i), "write 10.0.0.0/8 or 192.0.2.7/32", "%q is not a network", n)
 			continue
@@ -166,14 +169,36 @@ func (c *compiler) requirement(path string, in *v1alpha1.Requirement) *requireme
 		if out.nets == nil {
 			out.nets = new(bart.Lite)
 		}
-		out.nets.Insert(p.Masked())
+		out.nets.Insert(p)
 	}
 	for i, code := range in.Countries {
-		if len(code) != 2 || strings.ToUpper(code) != code {
+		if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 			c.fault(fmt.Sprintf("%s.countries[%d]", path, i), "write two letters, such as DE", "%q is not a country", code)
 		}
 	}
 	return out
+}
+
+// isName reports whether a rule may be called so. What merge adds to a name begins with @.
+func isName(s string) bool {
+	if s == "" || len(s) > 63 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || (c == '-' || c == '_') && i > 0 && i < len(s)-1) {
+			return false
+		}
+	}
+	return true
+}
+
+// network parses a network. Clients' IPv4 addresses are such, also where a socket has them within IPv6: ::ffff:10.0.0.0/104 has none.
+func network(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() {
+		err = errors.New("no client's address lies in it")
+	}
+	return p.Masked(), err
 }
 
 // rules are a compiled spec.
@@ -279,7 +304,7 @@ func (r *rules) judge(ru *rule, x *exchange.Exchange) (why string, header []exch
 
 // unmet says which part of a requirement does not hold. What cannot be evaluated does not hold.
 func (r *rules) unmet(q *requirement, x *exchange.Exchange) (why string, header []exchange.Field) {
-	if q.nets != nil && !q.nets.Contains(x.Client.Addr().Unmap()) {
+	if q.nets != nil && !q.nets.Contains(address(x)) {
 		return "the client's address is in none of its networks", nil
 	}
 	for _, s := range q.scopes {
@@ -306,7 +331,7 @@ func (r *rules) unmet(q *requirement, x *exchange.Exchange) (why string, header 
 
 // met says which part of a prohibition holds. What cannot be evaluated holds.
 func (r *rules) met(q *requirement, x *exchange.Exchange) string {
-	if q.nets != nil && q.nets.Contains(x.Client.Addr().Unmap()) {
+	if q.nets != nil && q.nets.Contains(address(x)) {
 		return "the client's address is in one of its networks"
 	}
 	for _, s := range q.scopes {
@@ -333,12 +358,15 @@ func (r *rules) met(q *requirement, x *exchange.Exchange) string {
 
 const noDatabase = "there is no database of countries (run --geoip)"
 
+// address is the client's, as networks have it: without a zone, and IPv4 as such.
+func address(x *exchange.Exchange) netip.Addr { return x.Client.Addr().Unmap().WithZone("") }
+
 // where is the country of the client, "" if the database does not know the address; false: there is no database.
 func (r *rules) where(x *exchange.Exchange) (string, bool) {
 	if r.country == nil {
 		return "", false
 	}
-	return r.country(x.Client.Addr().Unmap())
+	return r.country(address(x))
 }
 
 // insufficient tells a caller with a token which scopes it needs (RFC 6750 section 3.1).
@@ -347,7 +375,7 @@ func insufficient(scopes []string, x *exchange.Exchange) []exchange.Field {
 		return nil
 	}
 	v := `Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") + `"`
-	if !exchange.IsFieldValue([]byte(v)) {
+	if !exchange.IsFieldValue([]byte(v)) || slices.ContainsFunc(scopes, func(s string) bool { return strings.ContainsAny(s, `"\`) }) {
 		return nil
 	}
 	return []exchange.Field{{Name: []byte("WWW-Authenticate"), Value: []byte(v)}}
