@@ -38,6 +38,7 @@ type live struct {
 	key   string
 	v     any
 	users int
+	turns int // how often the last user left
 	stop  context.CancelFunc
 }
 
@@ -125,10 +126,12 @@ func (s *lives) drop(held []*live) {
 			s.end(l)
 			continue
 		}
+		l.turns++
+		turn := l.turns
 		time.AfterFunc(linger, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if l.users == 0 {
+			if l.users == 0 && l.turns == turn { // nobody came back and left again, later
 				s.end(l)
 			}
 		})
