@@ -266,6 +266,10 @@ func (p *process) announce(ctx context.Context) {
 	live := uint64(0)
 	for {
 		a, changed := p.feed.Acked()
+		if a.ConfigVersion != live {
+			st, _ := p.feed.Latest()
+			p.stores.watch(st.Config)
+		}
 		switch {
 		case a.ConfigVersion == live:
 		case live == 0:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/database"
 	"github.com/gatehouse-io/gatehouse/internal/edge"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/limiter"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
@@ -42,10 +44,12 @@ type stores struct {
 	geoip   *maxminddb.Reader
 	log     *slog.Logger
 	warned  sync.Once
+	seen    map[*ir.Step]bool // of the configuration that is watched
+	told    map[string]bool
 }
 
 func newStores(f storeFlags, log *slog.Logger) (*stores, error) {
-	s := &stores{log: log}
+	s := &stores{log: log, seen: map[*ir.Step]bool{}, told: map[string]bool{}}
 	if f.database.given() {
 		o, err := f.database.options()
 		if err != nil {
@@ -202,4 +206,57 @@ func (p *process) storeMetrics() {
 		}
 		return p.stores.lazy.Stale().Seconds()
 	})
+}
+
+// watch says once what policies ask of stores that were not named: their limits go on without, which nobody should find out later.
+func (s *stores) watch(c *ir.Config) {
+	if c == nil {
+		return
+	}
+	before := s.seen
+	s.seen = make(map[*ir.Step]bool, len(before))
+	for _, h := range c.Hosts {
+		for _, r := range h.Routes {
+			for _, step := range r.Steps {
+				if !strings.HasPrefix(step.Name, "limit") || s.seen[step] {
+					continue
+				}
+				s.seen[step] = true
+				if !before[step] {
+					s.look(step)
+				}
+			}
+		}
+	}
+}
+
+func (s *stores) look(step *ir.Step) {
+	var limits map[string]struct {
+		Scope, Mode string
+		Quota       *struct{}
+	}
+	if json.Unmarshal(step.Spec, &limits) != nil {
+		return
+	}
+	for name, l := range limits {
+		by := step.Sources[""].Object()
+		if src, ok := step.Sources[name]; ok {
+			by = src.Object()
+		}
+		switch {
+		case l.Mode == policy.Disabled:
+		case l.Scope == "Shared" && !s.redis:
+			s.once("a limit is Shared, and there is no store: its onStoreFailure decides each time. Write --redis-file F", by, name)
+		case l.Scope != "Shared" && l.Quota != nil && s.lazy == nil:
+			s.once("a quota is to survive restarts, and there is no database: it is counted in memory alone. Write --data DIR or --database-file F", by, name)
+		}
+	}
+}
+
+// once logs a warning for each limit once.
+func (s *stores) once(text, policy, limit string) {
+	if key := text + policy + limit; !s.told[key] {
+		s.told[key] = true
+		s.log.Warn(text, "policy", policy, "limit", limit)
+	}
 }

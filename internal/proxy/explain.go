@@ -63,7 +63,7 @@ func (f *Flow) traced(s *Step, v policy.Verdict) {
 			p.Verdict += ", " + v.Reason
 		}
 	case v.Wait != nil:
-		p.Verdict = "would ask " + v.Detail
+		p.Verdict = v.Detail
 	}
 	if v.Detail != "" && v.Wait == nil {
 		p.Verdict += ": " + v.Detail

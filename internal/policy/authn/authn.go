@@ -213,7 +213,11 @@ func (c *chain) take(x *exchange.Exchange, s *seen, i int, o method.Outcome) pol
 	case method.Waiting:
 		if x.Dry { // nothing is asked: what follows is what happens if the answer is yes
 			s.have = true
-			return policy.Verdict{Wait: unasked, Detail: o.Asks}
+			no := "is answered 401"
+			if i < len(c.methods)-1 && !c.all {
+				no = "asks the next method"
+			}
+			return policy.Verdict{Wait: unasked, Detail: strings.Join(s.dry, "; ") + " (a no " + no + "; what follows is for a yes)"}
 		}
 		return policy.Verdict{Wait: c.wait(s, i, o)}
 	case method.Answered:

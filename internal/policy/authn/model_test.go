@@ -255,7 +255,7 @@ func TestDry(t *testing.T) {
 		x.Enter(0)
 		v := c.request(x)
 		if v.Wait != nil {
-			if then := v.Wait(context.Background()); then != nil || v.Detail != "somebody" {
+			if then := v.Wait(context.Background()); then != nil || !strings.Contains(v.Detail, "would ask somebody (a no ") {
 				t.Errorf("a question is really asked: %v; %s", then != nil, v.Detail)
 			}
 			return

@@ -129,6 +129,15 @@ func (c *Checker) Check(x *exchange.Exchange, text []byte, claims map[string]any
 	return c.proof(x, text, want)
 }
 
+// Unproven is the outcome for a token where no proofs are asked for: one that is bound to a key is refused, because whoever shows it without
+// a proof may have stolen it (RFC 9449 section 7.1). ok: the token is not bound to a key.
+func Unproven(claims map[string]any) (ok bool, o method.Outcome) {
+	if bound, _, bad := binding(claims); bound || bad {
+		return false, method.InvalidToken(asBearer, "the token is bound to a key, and the policy has no dpop")
+	}
+	return true, method.Outcome{}
+}
+
 // binding reads cnf.jkt (section 6.1), the base64url of a SHA-256.
 func binding(claims map[string]any) (bound bool, jkt []byte, bad bool) {
 	v, there := claims["cnf"]

@@ -357,3 +357,21 @@ func FuzzURL(f *testing.F) {
 		}
 	})
 }
+
+// TestHoleBoundTokenAsBearer: where no proofs are asked for, a token that is bound to a key is of no use to who stole it.
+func TestHoleBoundTokenAsBearer(t *testing.T) {
+	for _, x := range []struct {
+		claims map[string]any
+		ok     bool
+	}{
+		{map[string]any{"sub": "a"}, true},
+		{map[string]any{"cnf": map[string]any{"x5t#S256": "of a certificate"}}, true},
+		{map[string]any{"cnf": map[string]any{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}, false},
+		{map[string]any{"cnf": map[string]any{"jkt": 7}}, false},
+		{map[string]any{"cnf": "jkt"}, false},
+	} {
+		if ok, o := Unproven(x.claims); ok != x.ok || !ok && (o.State != method.Refused || o.Reason != asBearer) {
+			t.Errorf("%v: %v, %+v", x.claims, ok, o)
+		}
+	}
+}

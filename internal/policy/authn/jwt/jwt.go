@@ -165,10 +165,12 @@ func (t *tokens) issuerOf(claims map[string]any) int {
 
 // accept lets a verified token's caller in, if the proof is good where one is due.
 func (t *tokens) accept(x *exchange.Exchange, text []byte, v *token.Verified) method.Outcome {
-	if t.dpop != nil {
-		if ok, o := t.dpop.Check(x, text, v.Claims); !ok {
+	if t.dpop == nil {
+		if ok, o := dpop.Unproven(v.Claims); !ok {
 			return o
 		}
+	} else if ok, o := t.dpop.Check(x, text, v.Claims); !ok {
+		return o
 	}
 	return method.Outcome{State: method.Accepted, Identity: v.Identity, Header: v.Header}
 }
