@@ -186,6 +186,12 @@ func TestPolicyLimitQuota(t *testing.T) {
 				l := limiter.New(limiter.Options{Ledger: quotaLedger{lazy}})
 				w = newStage(t, v, func(o *edge.Options) { o.Limiter = l })
 				w.apply(limits("plan: {quota: {limit: 10, window: Year}, cost: \"int(request.headers['x-cost'])\"}, plenty: {rates: [{limit: 1000, period: 1s}]}"))
+				w.eventually("the database is open", func() bool {
+					for _, err := range lazy.Ledger().LoadQuotas(t.Context()) {
+						return err == nil
+					}
+					return true
+				})
 				return w, func() {
 					l.Close()
 					if err := lazy.Close(); err != nil {

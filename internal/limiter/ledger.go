@@ -37,6 +37,7 @@ type Ledger interface {
 const (
 	ledgerBatch   = 4096 // deltas at most in one Add
 	ledgerTimeout = 10 * time.Second
+	firstPause    = 20 * time.Millisecond // before the ledger is read again; doubled up to a second
 )
 
 // ledgerKeeper tells a ledger what was counted.
@@ -66,11 +67,13 @@ func (k *ledgerKeeper) run(l *Limiter) {
 		return
 	case <-k.wanted:
 	}
-	for !k.load(l) {
+	// The database may just be opening: until it is read, quotas count from 0.
+	for pause := firstPause; !k.load(l); pause = min(2*pause, time.Second) {
 		select {
 		case <-l.ctx.Done():
+			k.last(l, nil)
 			return
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 	}
 	t := time.NewTicker(k.every)
@@ -79,9 +82,7 @@ func (k *ledgerKeeper) run(l *Limiter) {
 	for {
 		select {
 		case <-l.ctx.Done():
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			k.flush(ctx, l, kept)
-			cancel()
+			k.last(l, kept)
 			return
 		case <-t.C:
 			ctx, cancel := context.WithTimeout(l.ctx, ledgerTimeout)
@@ -89,6 +90,13 @@ func (k *ledgerKeeper) run(l *Limiter) {
 			cancel()
 		}
 	}
+}
+
+// last is the flush before the end.
+func (k *ledgerKeeper) last(l *Limiter, kept []Delta) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	k.flush(ctx, l, kept)
 }
 
 // load reads all windows once. Those of keys that were used meanwhile are added, others wait for their key.
