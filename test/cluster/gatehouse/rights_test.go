@@ -101,7 +101,7 @@ func auditedSecrets(s *scene) {
 		case "watch":
 			watched = true
 		case "get": // also by all tests before this one, whose Secrets have these names
-			if !slices.Contains([]string{"named", "tls"}, e.ObjectRef.Name) {
+			if !slices.Contains([]string{"named", "tls", "keys"}, e.ObjectRef.Name) {
 				s.Errorf("%s asked for Secret %s/%s, to which nothing refers", user, e.ObjectRef.Namespace, e.ObjectRef.Name)
 			}
 		default:
