@@ -5,6 +5,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
@@ -354,6 +355,14 @@ func (f *Flow) shadow(s *Step, v policy.Verdict) {
 	f.Exchange.Shadow = append(f.Exchange.Shadow, exchange.Shadowed{Step: s.Config.Name, Reason: v.Reason, Status: v.Status})
 }
 
+// shadowOnce is shadow for a hook that says the same of every piece of a body.
+func (f *Flow) shadowOnce(s *Step, v policy.Verdict) {
+	was := exchange.Shadowed{Step: s.Config.Name, Reason: v.Reason, Status: v.Status}
+	if !slices.Contains(f.Exchange.Shadow, was) {
+		f.Exchange.Shadow = append(f.Exchange.Shadow, was)
+	}
+}
+
 // decided ends the exchange with a step's answer, or waits for one.
 func (f *Flow) decided(v policy.Verdict) Action {
 	if v.Status == 0 {
@@ -393,7 +402,7 @@ func (f *Flow) RequestData(p []byte, end bool) (out []byte, ok bool) {
 			f.Enter(i)
 			var v policy.Verdict
 			if p, v = h(&f.Exchange, p, end); v.Shadow {
-				f.shadow(f.step(i), v)
+				f.shadowOnce(f.step(i), v)
 			} else if v.Status != 0 {
 				f.Verdict = v
 				return nil, false
@@ -411,7 +420,7 @@ func (f *Flow) ResponseData(p []byte, end bool) (out []byte, ok bool) {
 			f.Enter(i)
 			var v policy.Verdict
 			if p, v = h(&f.Exchange, p, end); v.Shadow {
-				f.shadow(f.step(i), v)
+				f.shadowOnce(f.step(i), v)
 			} else if v.Status != 0 {
 				f.Reason, f.Detail = v.Reason, v.Detail
 				return nil, false
