@@ -173,6 +173,16 @@ func TestPolicyLimitAuthenticationFailures(t *testing.T) {
 		w.limited(w.ask("/", "X-API-Key: guess", from), "rate_limited", "guesses")
 		w.limited(w.ask("/", key, from), "rate_limited", "guesses")
 		w.passed(w.ask("/", key, "X-Forwarded-For: 192.0.2.2"))
+		// Who is let in all the same guesses none the less.
+		w.apply(authn("{name: keys, apiKey: {secretRefs: [{name: keys}]}}, {name: anybody, anonymous: {}}"))
+		const other = "X-Forwarded-For: 192.0.2.3"
+		for range 3 {
+			w.passed(w.ask("/", other))
+			w.passed(w.ask("/", key, other))
+			w.passed(w.ask("/", "X-API-Key: guess", other))
+			w.eventuallyIdle()
+		}
+		w.limited(w.ask("/", "X-API-Key: guess", other), "rate_limited", "guesses")
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
@@ -230,6 +231,9 @@ func (c *chain) take(x *exchange.Exchange, s *seen, i int, o method.Outcome) pol
 		return o.Answer
 	case method.Accepted:
 		c.accept(x, s, i, o)
+		if c.methods[i].Anyone && slices.ContainsFunc(s.refused, func(r refusal) bool { return r.State == method.Refused }) {
+			x.AuthFailed = true // let in, and none the less with a guess that was wrong
+		}
 		if !c.all {
 			return c.let(x, s)
 		}

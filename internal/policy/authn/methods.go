@@ -98,7 +98,7 @@ func kindOf(m *v1alpha1.AuthenticationMethod) string {
 
 // anonymous accepts everybody.
 func anonymous(name string) method.Handler {
-	return method.Handler{Authenticate: func(*exchange.Exchange) method.Outcome {
+	return method.Handler{Anyone: true, Authenticate: func(*exchange.Exchange) method.Outcome {
 		return method.Outcome{State: method.Accepted, Identity: exchange.Identity{Method: name}}
 	}}
 }

@@ -62,6 +62,8 @@ type Handler struct {
 	Fields []string
 	// QuerySecrets names the query parameters in which the credential may stand: see policy.Handler.
 	QuerySecrets []string
+	// Anyone says that everybody is accepted: that says nothing about a credential which another method refused.
+	Anyone bool
 	// Body is how many bytes of the request body have to be there first, whole; 0: none.
 	Body int64
 	// ReadsPath says that what is judged includes the path: then odd spellings of one are refused on the whole host.
