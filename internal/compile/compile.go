@@ -35,6 +35,7 @@ type Compiler struct {
 	version  uint64
 	held     *holding // by the snapshot made last
 	lives    lives
+	told     map[string]*proxy.Listener // of the snapshot made last, by key: see guard
 }
 
 // kept is what is known of a compiled host beside its routes. The host nil stands for listeners' own steps.
@@ -44,6 +45,7 @@ type kept struct {
 	identity    []string // header fields in which its steps tell who calls
 	secrets     []string // query parameters in which clients send credentials
 	certificate bool     // clients are asked for one
+	closed      bool     // one of its steps stands in for a policy with a fault
 }
 
 // holding is the clusters that snapshots hold, shared by all that name the same ones.
@@ -175,10 +177,11 @@ func (c *Compiler) tidy(cfg *ir.Config, found map[*ir.Host]*kept) {
 	maps.Copy(c.kept, found)
 }
 
-// guard tells listeners what their hosts' steps need of every request.
+// guard tells listeners what their hosts' steps need of every request. A policy with a fault no longer says in which fields it tells who
+// calls: as long as there is one, clients may not send those of before on the routes that are still open.
 func (c *Compiler) guard(s *proxy.Snapshot) {
 	for h, k := range c.kept {
-		if h == nil || len(k.identity)+len(k.secrets) == 0 && !k.certificate {
+		if h == nil || len(k.identity)+len(k.secrets) == 0 && !k.certificate && !k.closed {
 			continue
 		}
 		l := s.Listeners[h.Listener]
@@ -187,11 +190,15 @@ func (c *Compiler) guard(s *proxy.Snapshot) {
 		}
 		l.ClientCertificate = l.ClientCertificate || k.certificate
 		l.Identity, l.QuerySecrets = union(l.Identity, k.identity), union(l.QuerySecrets, k.secrets)
+		if old := c.told[h.Listener]; k.closed && old != nil {
+			l.Identity, l.QuerySecrets = union(l.Identity, old.Identity), union(l.QuerySecrets, old.QuerySecrets)
+		}
 	}
 	for _, l := range s.Listeners {
 		slices.Sort(l.Identity)
 		slices.Sort(l.QuerySecrets)
 	}
+	c.told = s.Listeners
 }
 
 func unmatchedFault(f route.Fault) diag.Fault {
@@ -266,7 +273,7 @@ func (r *run) compiled(s *ir.Step) *compiled {
 		c = r.step(s)
 		r.cache[s] = c
 	}
-	if len(c.faults)+len(c.lives)+len(c.identity)+len(c.secrets) > 0 || c.certificate {
+	if len(c.faults)+len(c.lives)+len(c.identity)+len(c.secrets) > 0 || c.closed || c.certificate {
 		k := r.kept[r.host]
 		if k == nil {
 			k = &kept{}
@@ -283,7 +290,7 @@ func (k *kept) add(o *kept) {
 	k.lives = union(k.lives, o.lives)
 	k.identity = union(k.identity, o.identity)
 	k.secrets = union(k.secrets, o.secrets)
-	k.certificate = k.certificate || o.certificate
+	k.certificate, k.closed = k.certificate || o.certificate, k.closed || o.closed
 }
 
 func union[T comparable](a, b []T) []T {
@@ -307,6 +314,7 @@ func (r *run) step(s *ir.Step) *compiled {
 		c.note(s, err)
 		h = r.invalid(err)
 	}
+	c.closed = err != nil || s.Name == "invalid"
 	for _, name := range h.Identity {
 		c.identity = append(c.identity, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 	}

@@ -67,6 +67,35 @@ func (w *stage) untold(what string, h http.Header, told bool) {
 	}
 }
 
+// TestHoleIdentityWhileBroken: while the policy of one route is broken, the routes beside it, which are open, let through no field in which
+// it told backends who calls.
+func TestHoleIdentityWhileBroken(t *testing.T) {
+	overEach(t, func(w *stage) {
+		idp := newKeyPair(w, "one")
+		good := fmt.Sprintf("{name: jwt, jwt: {issuers: [{issuer: '%s', jwks: {inline: '%s'}}], claimsToHeaders: [{claim: sub, header: X-User}]}}", issuer, jwks(w, idp))
+		for what, x := range map[string]struct{ methods, fault string }{
+			"a reference": {good + ", {name: keys, apiKey: {secretRefs: [{name: nowhere}]}}", "nowhere"},
+			"a value":     {strings.Replace(good, "jwks: {inline: '", "jwks: {inline: 'x", 1), "inline"},
+			"a field":     {strings.Replace(good, "issuers:", "issuer:", 1), "unknown field"},
+		} {
+			w.apply(authn(good))
+			w.untold(what+", whole", w.passed(w.ask("/open", "X-User: root", "x_user: root")).Header, false)
+			for range 2 {
+				w.applyFaulty(authn(x.methods), x.fault)
+				w.untold(what+", broken", w.passed(w.ask("/open", "X-User: root", "x_user: root")).Header, false)
+				w.publish(routeTo("more", "/more", "")) // another snapshot, broken as before
+				w.await()
+				w.untold(what+", broken still", w.passed(w.ask("/more", "X-User: root")).Header, false)
+				w.remove("HTTPRoute", "more")
+			}
+		}
+		w.remove("AuthPolicy", "p") // whoever takes it away says that nobody is told any more
+		if w.passed(w.ask("/open", "X-User: root")).Header.Get("X-User") != "root" {
+			w.Error("a field is taken away that no policy speaks of")
+		}
+	})
+}
+
 const keysAuth = "{name: keys, apiKey: {secretRefs: [{name: keys}]}}"
 
 // TestHoleBrokenPolicy: a policy of a live route that breaks closes it, whatever breaks it; mended, it opens to those who may.
