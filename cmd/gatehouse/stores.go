@@ -40,7 +40,7 @@ func (c *call) stores() storeFlags {
 type stores struct {
 	lazy    *database.Lazy // nil: no database was named
 	limiter *limiter.Limiter
-	redis   bool
+	redis   bool // a store of shared limits was named
 	geoip   *maxminddb.Reader
 	log     *slog.Logger
 	warned  sync.Once
@@ -58,33 +58,58 @@ func newStores(f storeFlags, log *slog.Logger) (*stores, error) {
 		o.Existing = false
 		s.lazy = database.NewLazy(o)
 	}
-	url := *f.redis
-	if file := *f.redisFile; file != "" {
-		if url != "" {
-			return nil, &usageError{"write --redis or --redis-file, not both"}
-		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--redis-file: %w", err)
-		}
-		url = strings.TrimSpace(string(b))
-	}
-	redis, err := limiter.ParseRedisURL(url)
+	redis, err := f.redisServer()
 	if err != nil {
-		return nil, fmt.Errorf("--redis: %w", err)
+		return nil, err
 	}
-	s.redis = url != ""
+	s.redis = *f.redis+*f.redisFile != ""
 	o := limiter.Options{Redis: redis}
 	if s.lazy != nil {
 		o.Ledger = ledger{s.lazy}
 	}
 	if *f.geoip != "" {
-		if s.geoip, err = maxminddb.Open(*f.geoip); err != nil {
+		if s.geoip, err = readCountries(*f.geoip); err != nil {
 			return nil, fmt.Errorf("--geoip: %w", err)
 		}
 	}
 	s.limiter = limiter.New(o)
 	return s, nil
+}
+
+// redisServer reads the flags about the store of shared limits; faults in them are of the command line.
+func (f storeFlags) redisServer() (limiter.Redis, error) {
+	url, from := *f.redis, "--redis"
+	if file := *f.redisFile; file != "" {
+		if url != "" {
+			return limiter.Redis{}, &usageError{"write --redis or --redis-file, not both"}
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return limiter.Redis{}, fmt.Errorf("--redis-file: %w", err)
+		}
+		if url, from = strings.TrimSpace(string(b)), "--redis-file"; url == "" {
+			return limiter.Redis{}, fmt.Errorf("--redis-file: %s is empty: write the URL into it", file)
+		}
+	}
+	r, err := limiter.ParseRedisURL(url)
+	if err != nil {
+		return r, &usageError{from + ": " + err.Error()}
+	}
+	return r, nil
+}
+
+// readCountries reads the whole file: one that is mapped into memory ends the process when somebody writes over it, or when it is closed
+// under a request.
+func readCountries(file string) (*maxminddb.Reader, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r, err := maxminddb.OpenBytes(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no MaxMind database: %w", file, err)
+	}
+	return r, nil
 }
 
 // into hands the stores to the edge.
@@ -102,9 +127,6 @@ func (s *stores) close() {
 		if err := s.lazy.Close(); err != nil {
 			s.log.Error("closing the database", "err", err)
 		}
-	}
-	if s.geoip != nil {
-		_ = s.geoip.Close()
 	}
 }
 

@@ -27,7 +27,7 @@ type Total struct {
 
 // Ledger keeps counts of quotas for ever and for all processes. The limiter calls it from one goroutine.
 type Ledger interface {
-	// Load yields every window that is not over. It is called once, and again after a second if it yields an error.
+	// Load yields every window that is not over. It is called once, and again if it yields an error: soon at first, then each second.
 	Load(ctx context.Context) iter.Seq2[Total, error]
 	// Add adds deltas, all or none, and returns the totals then, in any order. After an error the same deltas come again, with what was
 	// counted meanwhile: an Add that fails must have added nothing. It gives up when ctx ends.
@@ -38,6 +38,7 @@ const (
 	ledgerBatch   = 4096 // deltas at most in one Add
 	ledgerTimeout = 10 * time.Second
 	firstPause    = 20 * time.Millisecond // before the ledger is read again; doubled up to a second
+	loadWithin    = time.Second           // how long Durable waits
 )
 
 // ledgerKeeper tells a ledger what was counted.
@@ -48,17 +49,30 @@ type ledgerKeeper struct {
 	err    atomic.Pointer[error]
 	once   sync.Once
 	wanted chan struct{} // closed by Durable
+	loaded chan struct{} // closed when all windows were read
 }
 
 func newLedgerKeeper(o Options) *ledgerKeeper {
-	return &ledgerKeeper{wanted: make(chan struct{}), ledger: o.Ledger, every: min(cmp.Or(o.FlushEvery, 500*time.Millisecond), time.Second)}
+	return &ledgerKeeper{wanted: make(chan struct{}), loaded: make(chan struct{}), ledger: o.Ledger, every: min(cmp.Or(o.FlushEvery, 500*time.Millisecond), time.Second)}
 }
 
-// Durable has the ledger read, and written from then on: a quota is there. It may be called again.
+// Durable has the ledger read, and written from then on: a quota is there. It may be called again. The first call waits until all is read,
+// for a second at most: a process that was started anew would let through a quota once more before it knows.
 func (l *Limiter) Durable() {
-	if k := l.ledger; k != nil {
-		k.once.Do(func() { close(k.wanted) })
+	k := l.ledger
+	if k == nil {
+		return
 	}
+	k.once.Do(func() {
+		close(k.wanted)
+		t := time.NewTimer(loadWithin)
+		defer t.Stop()
+		select {
+		case <-k.loaded:
+		case <-t.C:
+		case <-l.ctx.Done():
+		}
+	})
 }
 
 func (k *ledgerKeeper) run(l *Limiter) {
@@ -76,6 +90,7 @@ func (k *ledgerKeeper) run(l *Limiter) {
 		case <-time.After(pause):
 		}
 	}
+	close(k.loaded)
 	t := time.NewTicker(k.every)
 	defer t.Stop()
 	var kept []Delta

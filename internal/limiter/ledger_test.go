@@ -246,3 +246,43 @@ func TestLedgerUntouched(t *testing.T) {
 		}
 	})
 }
+
+// TestLedgerOpensLate: a ledger that opens a moment after it is first asked is read before Durable returns, and one that does not open holds
+// nobody up for long; what is counted meanwhile is told at the end.
+func TestLedgerOpensLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, a := &book{}, monthly(10)
+		before := New(Options{Ledger: b})
+		before.Durable()
+		take(before, a, 7)
+		before.Close()
+		b.setFail(errors.New("not open yet"))
+		time.AfterFunc(200*time.Millisecond, func() { b.setFail(nil) })
+		l, began := New(Options{Ledger: b}), time.Now()
+		l.Durable()
+		if took := time.Since(began); took < 200*time.Millisecond || took > 600*time.Millisecond {
+			t.Errorf("Durable took %v", took)
+		}
+		if passed, _ := take(l, a, 10); passed != 3 {
+			t.Errorf("%d passed, want 3", passed)
+		}
+		l.Durable()
+		l.Close()
+
+		b.setFail(errors.New("no database"))
+		l, began = New(Options{Ledger: b}), time.Now()
+		l.Durable()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("without a ledger Durable took %v, want 1s", took)
+		}
+		take(l, a, 2)
+		b.setFail(nil) // and it ends before the next try
+		l.Close()
+		if n := b.of(a.Key); n != 12 {
+			t.Errorf("after Close the ledger has %d, want 12", n)
+		}
+		l = New(Options{Ledger: b})
+		l.Close()
+		l.Durable() // is not held up by what is closed
+	})
+}

@@ -125,7 +125,8 @@ type Limiter interface {
 	Charge(now time.Time, a limiter.Ask)
 	Refund(now time.Time, a limiter.Ask)
 	Release(a limiter.Ask)
-	// Durable says that there is a quota, whose counts are to survive restarts: nothing is read or written for them before.
+	// Durable says that there is a quota, whose counts are to survive restarts: nothing is read or written for them before. It waits
+	// for the first reading, a second at most; no hook calls it.
 	Durable()
 }
 
