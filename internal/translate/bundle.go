@@ -326,12 +326,12 @@ func beside(attached, filters []lowered) []lowered {
 
 // demand adds the step that refuses every request if no policy of a kind that GatewayParameters demand reaches a rule. One that only looks
 // on (mode Shadow) does not count.
-func demand(r required, steps []lowered, target ir.Source) []lowered {
-	for _, kind := range r.Kinds {
+func demand(all []required, steps []lowered, target ir.Source) []lowered {
+	for _, r := range all {
 		if !slices.ContainsFunc(steps, func(l lowered) bool {
-			return l.Step.Source().Kind == kind && (l.Enforces || l.Step.Name == "invalid")
+			return l.Step.Source().Kind == r.Kind && (l.Enforces || l.Step.Name == "invalid")
 		}) {
-			return append(steps, invalidStep("policy_missing", "no "+kind+" that is in force reaches it", target, r.By, gatewayLevel))
+			return append(steps, invalidStep("policy_missing", "no "+r.Kind+" that is in force reaches it", target, r.By, gatewayLevel))
 		}
 	}
 	return steps

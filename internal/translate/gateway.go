@@ -31,7 +31,7 @@ type attachPoint struct {
 	Selector                      *metav1.LabelSelector
 	Redirect                      *redirect // of every route, for HTTP only; nil: none
 	HSTS                          *lowered  // for HTTPS only
-	Required                      required
+	Required                      []required
 	Identity                      string // handle of the certificate that backends are shown, "": none
 }
 

@@ -26,13 +26,13 @@ type parameters struct {
 	Unknown     bool   // some could not be read: what they say of the Service may be costly to miss
 	Service     v1alpha1.ServiceParameters
 	Backends    []netip.Prefix // nil: not said
-	Required    required
+	Required    []required     // of all parameters together: the nearest cannot lift what others demand
 }
 
-// required are the kinds of policy that have to reach every route, and who says so.
+// required is a kind of policy that has to reach every route, and who says so.
 type required struct {
-	Kinds []string // nil: not said
-	By    ir.Source
+	Kind string
+	By   ir.Source
 }
 
 // lay fills what q, which is farther away, says and p does not.
@@ -54,8 +54,10 @@ func (q *parameters) lay(far *parameters) {
 	if q.Backends == nil {
 		q.Backends = far.Backends
 	}
-	if q.Required.Kinds == nil {
-		q.Required = far.Required
+	for _, r := range far.Required {
+		if !slices.ContainsFunc(q.Required, func(have required) bool { return have.Kind == r.Kind }) {
+			q.Required = append(slices.Clip(q.Required), r)
+		}
 	}
 	if q.Service.Annotations == nil {
 		q.Service.Annotations = far.Service.Annotations
@@ -90,10 +92,10 @@ func (p *pass) read(o *v1alpha1.GatewayParameters) (*parameters, []diag.Fault) {
 	if out.Redirect != nil {
 		out.RedirectBy = sourceOf(ref, "spec.httpsRedirect")
 	}
-	if o.Spec.RequirePolicies != nil {
-		out.Required = required{o.Spec.RequirePolicies, sourceOf(ref, "spec.requirePolicies")}
-		for i, kind := range o.Spec.RequirePolicies {
-			v.enum(fmt.Sprintf("spec.requirePolicies[%d]", i), kind, bundleKinds()...)
+	for i, kind := range o.Spec.RequirePolicies {
+		at := fmt.Sprintf("spec.requirePolicies[%d]", i)
+		if v.enum(at, kind, bundleKinds()...) != "" {
+			out.Required = append(out.Required, required{kind, sourceOf(ref, at)})
 		}
 	}
 	if h := o.Spec.HSTS; h != nil {
