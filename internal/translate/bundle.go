@@ -195,9 +195,9 @@ func (p *pass) merge(layers []layer) (steps []lowered, effects []effect) {
 	if len(layers) == 0 {
 		return nil, nil
 	}
-	key := fmt.Sprint(len(layers))
-	for _, l := range layers {
-		key += fmt.Sprintf(" %p %d", l.attached, l.level)
+	var key mergeKey
+	if copy(key[:], layers) < len(layers) {
+		return p.mergeLayers(layers)
 	}
 	out, done := p.merged[key]
 	if !done {
@@ -207,7 +207,10 @@ func (p *pass) merge(layers []layer) (steps []lowered, effects []effect) {
 	return slices.Clone(out.steps), out.effects
 }
 
-// mergedLayers is what came of merging layers.
+// mergeKey are layers that were merged: at most one of each kind at each level. It holds them, so that no others can lie where they lay.
+type mergeKey [3 * (ruleLevel + 1)]layer
+
+// mergedLayers is what came of merging layers. Its parts are shared: who adds to the steps adds to a copy.
 type mergedLayers struct {
 	steps   []lowered
 	effects []effect

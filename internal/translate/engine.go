@@ -162,7 +162,7 @@ func (e *engine) touched(r objects.Read) {
 // run redoes what is queued, in the order of the kinds.
 func (e *engine) run(t *Translator, s *objects.Store) {
 	e.news = map[topic]any{}
-	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}, merged: map[string]mergedLayers{}}
+	p := &pass{t: t, e: e, reads: map[objects.Read]struct{}{}, heard: map[topic]struct{}{}, said: map[topic]any{}, merged: map[mergeKey]mergedLayers{}}
 	p.view = s.View(func(r objects.Read) { p.reads[r] = struct{}{} })
 	for k := range e.queue {
 		for len(e.queue[k]) > 0 {
@@ -187,7 +187,7 @@ type pass struct {
 	heard map[topic]struct{}
 	said  map[topic]any
 	// merged are the steps of sets of layers, by what is in them.
-	merged map[string]mergedLayers
+	merged map[mergeKey]mergedLayers
 	gone   bool // what the unit is about is not there any more
 }
 
