@@ -241,8 +241,11 @@ var equals = []byte("=")
 
 // namesSecret reports whether the name of a parameter, decoded, is one of names.
 func namesSecret(name []byte, names []string) bool {
+	if slices.Contains(names, string(name)) {
+		return true
+	}
 	if bytes.IndexByte(name, '%') < 0 && bytes.IndexByte(name, '+') < 0 {
-		return slices.Contains(names, string(name))
+		return false
 	}
 	decoded, err := url.QueryUnescape(string(name))
 	return err != nil || slices.Contains(names, decoded)

@@ -54,7 +54,11 @@ func TestDemand(t *testing.T) {
 		{"a filter", auth, []lowered{of("", "externalAuth", true)}, false},
 	} {
 		room := append(make([]lowered, 0, 8), tt.steps...)
-		got := demand(required{Kinds: tt.kinds}, room, ir.Source{})
+		var all []required
+		for _, kind := range tt.kinds {
+			all = append(all, required{Kind: kind})
+		}
+		got := demand(all, room, ir.Source{})
 		missing := slices.ContainsFunc(got, func(l lowered) bool { return l.Step.Name == "invalid" && string(l.Step.Spec) != "" })
 		if missing == tt.met {
 			t.Errorf("%s: %d steps, met %v", tt.name, len(got), !missing)
