@@ -62,7 +62,7 @@ func (s site) file(name string) string { return filepath.Join(s.dir, name) }
 // command writes the configuration of proxy and returns the command line that runs it in the foreground.
 func (s site) command(b *bench, proxy string) ([]string, error) {
 	switch proxy {
-	case "gatehouse", "gatehouse-b", "plain", "plain-b", "key", "key-limit", "jwt", "cel":
+	case "gatehouse", "gatehouse-b", "plain", "plain-b", "key", "key-limit", "jwt", "cel", "cel-loop":
 		conf := s.file("config")
 		if err := os.MkdirAll(conf, 0o755); err != nil {
 			return nil, err

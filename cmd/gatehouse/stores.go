@@ -268,17 +268,22 @@ func (s *stores) look(step *ir.Step) {
 		switch {
 		case l.Mode == policy.Disabled:
 		case l.Scope == "Shared" && !s.redis:
-			s.once("a limit is Shared, and there is no store: its onStoreFailure decides each time. Write --redis-file F", by, name)
+			if s.first("redis", by, name) {
+				s.log.Warn("a limit is Shared, and there is no store: its onStoreFailure decides each time. Write --redis-file F", "policy", by, "limit", name)
+			}
 		case l.Scope != "Shared" && l.Quota != nil && s.lazy == nil:
-			s.once("a quota is to survive restarts, and there is no database: it is counted in memory alone. Write --data DIR or --database-file F", by, name)
+			if s.first("database", by, name) {
+				s.log.Warn("a quota is to survive restarts, and there is no database: it is counted in memory alone. Write --data DIR or --database-file F",
+					"policy", by, "limit", name)
+			}
 		}
 	}
 }
 
-// once logs a warning for each limit once.
-func (s *stores) once(text, policy, limit string) {
-	if key := text + policy + limit; !s.told[key] {
-		s.told[key] = true
-		s.log.Warn(text, "policy", policy, "limit", limit)
-	}
+// first reports whether nobody was told of this yet.
+func (s *stores) first(parts ...string) bool {
+	key := strings.Join(parts, " ")
+	told := s.told[key]
+	s.told[key] = true
+	return !told
 }
