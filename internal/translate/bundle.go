@@ -331,11 +331,28 @@ func beside(attached, filters []lowered) []lowered {
 // on (mode Shadow) does not count.
 func demand(all []required, steps []lowered, target ir.Source) []lowered {
 	for _, r := range all {
-		if !slices.ContainsFunc(steps, func(l lowered) bool {
-			return l.Step.Source().Kind == r.Kind && (l.Enforces || l.Step.Name == "invalid")
-		}) {
+		if !meets(r.Kind, steps) {
 			return append(steps, invalidStep("policy_missing", "no "+r.Kind+" that is in force reaches it", target, r.By, gatewayLevel))
 		}
 	}
 	return steps
+}
+
+// meets says whether a policy of a kind that is in force is among steps. Where callers are asked who they are in shadow mode alone, rules
+// about what they may do do not make up for it: those mostly say nothing of who is not known.
+func meets(kind string, steps []lowered) bool {
+	force, asks, asksInForce := false, false, false
+	for _, l := range steps {
+		if l.Step.Source().Kind != kind {
+			continue
+		}
+		if l.Step.Name == "invalid" {
+			return true
+		}
+		force = force || l.Enforces
+		if l.Step.Name == "authn" {
+			asks, asksInForce = true, asksInForce || l.Enforces
+		}
+	}
+	return force && (!asks || asksInForce)
 }

@@ -49,7 +49,10 @@ func TestDemand(t *testing.T) {
 		{"one of two", limits, []lowered{of("AuthPolicy", "authn", true)}, false},
 		{"both", limits, []lowered{of("RateLimitPolicy", "limit", true), of("AuthPolicy", "authz", true)}, true},
 		{"that looks on", auth, []lowered{of("AuthPolicy", "authn", false)}, false},
-		{"that looks on, and one that does not", auth, []lowered{of("AuthPolicy", "authn", false), of("AuthPolicy", "authz", true)}, true},
+		{"that looks on, and one that does not", auth, []lowered{of("AuthPolicy", "authz", false), of("AuthPolicy", "authz", true)}, true},
+		{"that asks in shadow, and has a rule", auth, []lowered{of("AuthPolicy", "authn", false), of("AuthPolicy", "authz", true)}, false},
+		{"two that ask, one in shadow", auth, []lowered{of("AuthPolicy", "authn", false), of("AuthPolicy", "authn", true)}, true},
+		{"that asks, and has a rule in shadow", auth, []lowered{of("AuthPolicy", "authn", true), of("AuthPolicy", "authz", false)}, true},
 		{"that is faulty", auth, []lowered{of("AuthPolicy", "invalid", false)}, true},
 		{"a filter", auth, []lowered{of("", "externalAuth", true)}, false},
 	} {

@@ -71,12 +71,30 @@ const netBindService = 1 << 10
 
 var chartExamples = map[string]chartExample{
 	"default-values.yaml": {release: "gatehouse-default", run: (*scene).exampleServes},
-	"all-features-values.yaml": {release: "edge", set: []string{"metrics.serviceMonitor.enabled=false"}, // there is no Prometheus operator
-		run: (*scene).install, capabilities: netBindService},
+	"all-features-values.yaml": {release: "edge", set: []string{"metrics.serviceMonitor.enabled=false", // there is no Prometheus operator
+		"stores.geoip.volume=null"}, // nor a claim to mount
+		run: exampleStores, capabilities: netBindService},
+	"single-values.yaml": {cannot: "the test cluster has no persistent volumes"},
 	"host-values.yaml": {release: "gatehouse-daemon", set: []string{"healthPort=9912", "admin=127.0.0.1:9911"},
 		namespaces: []string{"edge"}, run: exampleDaemon, capabilities: netBindService},
 	"host-ports-values.yaml":       {cannot: "the test cluster has no hostPort"},
 	"watch-namespaces-values.yaml": {release: "gatehouse-shop", own: true, namespaces: []string{"shop", "blog"}, run: exampleNamespaces},
+}
+
+// exampleStores installs an example whose Secrets name stores. Nothing is there: nothing is asked of them before a policy does.
+func exampleStores(s *scene, r cluster.Release) {
+	s.apply(`
+apiVersion: v1
+kind: Secret
+metadata: {name: postgres}
+stringData: {uri: "postgres://gatehouse@192.0.2.1/gatehouse"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: redis}
+stringData: {url: "redis://192.0.2.1:6379"}
+`)
+	s.install(r)
 }
 
 const exampleIngress = `

@@ -216,6 +216,8 @@ func requiredPolicies(s *scene) {
 	s.patch("AuthPolicy", "callers", `{"spec": {"defaults": {"authentication": {"mode": "Shadow"}, "authorization": null}}}`)
 	s.during(2*time.Second, closed)
 	s.refuses(r.with("desk-0123456789"), http.StatusServiceUnavailable)
+	// What the patch wrote would stay: another field manager owns it.
+	s.patch("AuthPolicy", "callers", `{"spec": {"defaults": {"authentication": {"mode": "Enforce"}}}}`)
 	s.apply(callersPolicy)
 	s.serves(r.with("desk-0123456789"), "web")
 	s.remove("AuthPolicy", "callers")
