@@ -436,7 +436,7 @@ type GatewayParametersSpec struct {
 	BackendAddresses *BackendAddresses `json:"backendAddresses,omitempty"`
 	// RequirePolicies lists kinds of policy that have to reach every route. A route that none of a kind reaches answers 503
 	// policy_missing: also when it arrives before its policy, or the policy is deleted. A policy that only looks on (mode Shadow) or is
-	// Disabled does not count. Parameters that are nearer add to the list, and cannot take from it.
+	// Disabled does not count, nor does an AuthPolicy whose authentication is in mode Shadow, whatever its rules say. Parameters that are nearer add to the list, and cannot take from it.
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:Enum=AuthPolicy;RateLimitPolicy;ProtectionPolicy
 	// +listType=set
