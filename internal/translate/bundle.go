@@ -69,7 +69,7 @@ func (p *pass) bundle(o objects.Object) *attached {
 	}
 	a.Fields = map[string]json.RawMessage{}
 	if err := json.Unmarshal(mustJSON(bundle), &a.Fields); err != nil {
-		a.Invalid = problems(a.Path, err)
+		a.Invalid = diag.Problems(a.Path, err)
 		return a
 	}
 	for _, name := range sortedKeys(a.Fields) {
@@ -79,7 +79,7 @@ func (p *pass) bundle(o objects.Object) *attached {
 			continue
 		}
 		if _, err := lower(step, a.Fields[name], ir.Source{}, ir.Source{}, 0); err != nil {
-			a.Invalid = append(a.Invalid, problems(a.Path+"."+name, err)...)
+			a.Invalid = append(a.Invalid, diag.Problems(a.Path+"."+name, err)...)
 			continue
 		}
 		p.handles(a, name, specRefs(step, a.Fields[name]))
@@ -292,7 +292,7 @@ func appendLowered(out []lowered, f stepField, l layer, raw []byte, layers []lay
 	at := func(l layer, more string) ir.Source { return sourceOf(l.Policy, diag.Join(l.Path+"."+f.field, more)) }
 	low, err := lower(f.step, raw, l.Target, at(l, ""), l.level)
 	if err != nil {
-		return append(out, invalidStep("policy_invalid", problemsText(problems(l.Path+"."+f.field, err)), l.Target, at(l, ""), l.level))
+		return append(out, invalidStep("policy_invalid", problemsText(diag.Problems(l.Path+"."+f.field, err)), l.Target, at(l, ""), l.level))
 	}
 	if low.Nothing {
 		return out

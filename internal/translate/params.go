@@ -145,7 +145,7 @@ func (p *pass) hsts(v verdict, h *v1alpha1.HSTS) *lowered {
 	}
 	l, err := lower(step, mustJSON(h), ir.Source{}, sourceOf(v.Ref, "spec.hsts"), gatewayLevel)
 	if err != nil {
-		for _, bad := range problems("spec.hsts", err) {
+		for _, bad := range diag.Problems("spec.hsts", err) {
 			v.fault(bad.Path, invalid, bad.Hint, "%s", bad.Msg)
 		}
 		return nil

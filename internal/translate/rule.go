@@ -220,7 +220,7 @@ func (r *routePass) filters(rule int, path, field string, in []gatewayv1.HTTPRou
 		raw := mustJSON(spec)
 		l, err := lower(step, raw, sourceOf(r.Ref, fmt.Sprintf("spec.rules[%d]", rule)), sourceOf(r.Ref, at+"."+name), filterLevel)
 		if err != nil {
-			for _, bad := range problems(at+"."+name, err) {
+			for _, bad := range diag.Problems(at+"."+name, err) {
 				r.drop(rule, bad.Path, unsupportedValue, bad.Hint, "%s", bad.Msg)
 			}
 			continue

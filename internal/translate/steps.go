@@ -101,23 +101,6 @@ func specRefs(s *policy.Step, raw []byte) []policy.Ref {
 	return s.Refs(spec)
 }
 
-// problems takes an error about a spec apart; paths are then relative to what path names.
-func problems(path string, err error) []diag.Problem {
-	var out []diag.Problem
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			out = append(out, problems(path, e)...)
-		}
-		return out
-	}
-	p := diag.Problem{Msg: err.Error()}
-	if known := (*diag.Problem)(nil); errors.As(err, &known) {
-		p = *known
-	}
-	p.Path = diag.Join(path, p.Path)
-	return []diag.Problem{p}
-}
-
 // problemsText is problems in one line: the first, and how many more there are.
 func problemsText(ps []diag.Problem) string {
 	text := ps[0].Error()

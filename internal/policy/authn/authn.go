@@ -71,7 +71,7 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 		}
 		field, compiled, err := compileMethod(m, env.In(at))
 		if err != nil {
-			faults = append(faults, below(diag.Join(at, field), err)...)
+			faults = append(faults, diag.Under(diag.Join(at, field), err))
 			continue
 		}
 		c.methods = append(c.methods, entry{Handler: compiled, name: m.Name})
@@ -89,24 +89,6 @@ func (s *Spec) Compile(env policy.Env) (policy.Handler, error) {
 	}
 	c.seal()
 	return h, nil
-}
-
-// below puts a path in front of those of an error's problems.
-func below(path string, err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []error
-		for _, e := range j.Unwrap() {
-			out = append(out, below(path, e)...)
-		}
-		return out
-	}
-	var p *diag.Problem
-	if errors.As(err, &p) {
-		q := *p
-		q.Path = diag.Join(path, p.Path)
-		return []error{&q}
-	}
-	return []error{&diag.Problem{Path: path, Msg: err.Error()}}
 }
 
 // entry is one compiled method.

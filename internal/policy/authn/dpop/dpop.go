@@ -84,6 +84,18 @@ func New(s *v1alpha1.DPoP, env policy.Env) (*Checker, error) {
 // Challenge is the member of WWW-Authenticate (RFC 9449 section 7.1). A refusal's Params have to go with it.
 func (c *Checker) Challenge() string { return `DPoP algs="` + token.Asymmetric.String() + `"` }
 
+// Beside is the challenge of a method that takes tokens by another scheme too: its own, ours, or both. Ours is last: what a refusal adds
+// belongs to it. A nil Checker adds nothing.
+func (c *Checker) Beside(challenge string) string {
+	switch {
+	case c == nil:
+		return challenge
+	case c.Always():
+		return c.Challenge()
+	}
+	return challenge + ", " + c.Challenge()
+}
+
 // Always reports whether every token has to be bound, so that no other challenge makes sense.
 func (c *Checker) Always() bool { return c.always }
 
@@ -109,8 +121,14 @@ func Find(x *exchange.Exchange, source, proven *method.Source) (text []byte, twi
 	return text, false
 }
 
-// Strip takes the proof out of the request.
-func Strip(x *exchange.Exchange) { x.Request.Header.Del("DPoP") }
+// Strip takes the token of a request out of it, wherever Find may find it, and with proven the proof that came with it.
+func Strip(x *exchange.Exchange, source, proven *method.Source) {
+	source.Strip(x)
+	if proven != nil {
+		proven.Strip(x)
+		x.Request.Header.Del("DPoP")
+	}
+}
 
 // Check judges the proof of a request whose token is verified and has these claims, which hold cnf.jkt if it is bound to a key (RFC 9449
 // section 6). ok: the request may pass; else the outcome says why not. On an exchange that is only explained nothing is remembered.

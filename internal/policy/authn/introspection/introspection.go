@@ -79,7 +79,7 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 	}
 	if s.DPoP != nil {
 		if m.dpop, err = dpop.New(s.DPoP, env.In("dpop")); err != nil {
-			fault(&diag.Problem{Path: "dpop", Msg: err.Error()})
+			fault(diag.Under("dpop", err))
 		}
 		m.proven, _ = method.NewSource(nil, dpop.Source())
 	}
@@ -94,15 +94,8 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 		return method.Handler{}, fmt.Errorf("encoding the spec: %w", err)
 	}
 	m.store = policy.Open(env, "introspection "+string(key), func() (*store, func(policy.Work)) { return newStore(), nil })
-	h := method.Handler{Authenticate: m.authenticate, Challenge: `Bearer realm="` + name + `"`, Fields: m.claims.Fields(),
+	h := method.Handler{Authenticate: m.authenticate, Challenge: m.dpop.Beside(`Bearer realm="` + name + `"`), Fields: m.claims.Fields(),
 		QuerySecrets: m.source.Query()}
-	if m.dpop != nil {
-		if m.dpop.Always() {
-			h.Challenge = m.dpop.Challenge()
-		} else {
-			h.Challenge += ", " + m.dpop.Challenge() // last: what a refusal adds belongs to it
-		}
-	}
 	if s.Strip {
 		h.Admit = m.strip
 	}
@@ -111,11 +104,7 @@ func Compile(name string, s *v1alpha1.IntrospectionAuth, env policy.Env) (method
 
 // strip takes the token out of the request, and the proof that came with it.
 func (m *introspection) strip(x *exchange.Exchange) {
-	m.source.Strip(x)
-	if m.dpop != nil {
-		m.proven.Strip(x)
-		dpop.Strip(x)
-	}
+	dpop.Strip(x, m.source, m.proven)
 }
 
 func checkURL(text string) error {

@@ -113,7 +113,7 @@ func TestCompileFaults(t *testing.T) {
 		{v1alpha1.IntrospectionAuth{URL: "https://idp.example/introspect", ClientSecretRef: ref}, nil},
 		{v1alpha1.IntrospectionAuth{URL: "ftp://idp.example", Cache: dur("11m"), Timeout: dur("0s"), DPoP: &v1alpha1.DPoP{Require: "Never"}, Audiences: []string{""},
 			From: []v1alpha1.CredentialSource{{}}, ClaimsToHeaders: []v1alpha1.ClaimToHeader{{Claim: "sub", Header: "Host"}}},
-			[]string{"from[0]", "claimsToHeaders[0].header", "url", "audiences", "cache", "timeout", "dpop"}},
+			[]string{"from[0]", "claimsToHeaders[0].header", "url", "audiences", "cache", "timeout", "dpop.require"}},
 		{v1alpha1.IntrospectionAuth{URL: "https://u:p@idp.example/", Cache: dur("10"), Timeout: dur("soon")}, []string{"url", "cache", "timeout"}},
 	} {
 		_, err := Compile("tokens", &x.spec, policy.Env{}) // a world in which nothing is there

@@ -43,7 +43,7 @@ func compile(s *v1alpha1.JWTAuth, env policy.Env) (*tokens, error) {
 	}
 	if s.DPoP != nil {
 		if t.dpop, err = dpop.New(s.DPoP, env.In("dpop")); err != nil {
-			faults = append(faults, under("dpop", err)...)
+			faults = append(faults, diag.Under("dpop", err))
 		}
 		t.proven, _ = method.NewSource(nil, dpop.Source())
 	}
@@ -71,7 +71,7 @@ func rulesOf(is *v1alpha1.JWTIssuer, at string) (token.Rules, []error) {
 	algorithms, fs := token.ParseAlgorithms(is.Algorithms)
 	r.Algorithms = algorithms
 	for _, f := range fs {
-		faults = append(faults, under(at+".algorithms", f)...)
+		faults = append(faults, diag.Under(at+".algorithms", f))
 	}
 	for i, a := range is.Audiences {
 		if a == "" {
@@ -136,7 +136,7 @@ func keysOf(is *v1alpha1.JWTIssuer, allowed token.Algorithms, at string) (*token
 	}
 	var faults []error
 	for _, d := range dropped { // the user wrote each of them, so each has to be usable
-		faults = append(faults, under(at, d)...)
+		faults = append(faults, diag.Under(at, d))
 	}
 	if len(faults) == 0 && !keys.Fits(allowed) {
 		faults = []error{diag.Errorf(at, "has no key for %s", allowed)}
@@ -149,20 +149,4 @@ func openKeys(is *v1alpha1.JWTIssuer, env policy.Env) *token.Set {
 		return token.OpenURL(env, is.JWKS.URL)
 	}
 	return token.OpenIssuer(env, is.Issuer)
-}
-
-// under puts a path in front of those of an error's problems.
-func under(at string, err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []error
-		for _, e := range j.Unwrap() {
-			out = append(out, under(at, e)...)
-		}
-		return out
-	}
-	var p *diag.Problem
-	if errors.As(err, &p) {
-		return []error{&diag.Problem{Path: diag.Join(at, p.Path), Msg: p.Msg, Hint: p.Hint}}
-	}
-	return []error{&diag.Problem{Path: at, Msg: err.Error()}}
 }

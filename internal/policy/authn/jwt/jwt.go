@@ -42,16 +42,9 @@ func Compile(name string, s *v1alpha1.JWTAuth, env policy.Env) (method.Handler, 
 	if err != nil {
 		return method.Handler{}, err
 	}
-	h := method.Handler{Authenticate: t.authenticate, Challenge: `Bearer realm="` + name + `"`, QuerySecrets: t.source.Query()}
+	h := method.Handler{Authenticate: t.authenticate, Challenge: t.dpop.Beside(`Bearer realm="` + name + `"`), QuerySecrets: t.source.Query()}
 	for _, c := range s.ClaimsToHeaders {
 		h.Fields = append(h.Fields, c.Header)
-	}
-	if t.dpop != nil {
-		if t.dpop.Always() {
-			h.Challenge = t.dpop.Challenge()
-		} else {
-			h.Challenge += ", " + t.dpop.Challenge() // last: what a refusal adds belongs to it
-		}
 	}
 	if s.Strip {
 		h.Admit = t.strip
@@ -61,11 +54,7 @@ func Compile(name string, s *v1alpha1.JWTAuth, env policy.Env) (method.Handler, 
 
 // strip takes the token out of the request, and the proof that came with it.
 func (t *tokens) strip(x *exchange.Exchange) {
-	t.source.Strip(x)
-	if t.proven != nil {
-		t.proven.Strip(x)
-		dpop.Strip(x)
-	}
+	dpop.Strip(x, t.source, t.proven)
 }
 
 // hashRules makes one sum of everything that decides about a token and what becomes of it. Proofs are judged for each request.
