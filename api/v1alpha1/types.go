@@ -324,6 +324,11 @@ type ClientTrafficPolicySpec struct {
 	Limits *ClientLimits `json:"limits,omitempty"`
 	// Timeouts on clients.
 	Timeouts *ClientTimeouts `json:"timeouts,omitempty"`
+	// HalfClose says what becomes of an exchange whose client closes its sending side while the backend still works: End (default), the
+	// backend's work ends at once, because a program that has ended looks the same; Wait, the backend may answer for five seconds more.
+	// Of several listeners on one socket, one that says Wait counts. Upgraded connections end direction by direction in any case.
+	// +kubebuilder:validation:Enum=End;Wait
+	HalfClose string `json:"halfClose,omitempty"`
 }
 
 // ClientAddress says where the client's address is read.

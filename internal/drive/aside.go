@@ -92,7 +92,7 @@ func (d *Driver) ask(c *upstream.Cluster, e *upstream.Endpoint, method string, r
 		conn = e.Take(time.Now())
 	}
 	if conn == nil {
-		if conn, err = d.dial(c, e, min(limit, c.Settings().Connect), until); err != nil {
+		if conn, err = d.dial(context.Background(), c, e, min(limit, c.Settings().Connect), until); err != nil {
 			return 0, err
 		}
 	}

@@ -16,6 +16,9 @@ import (
 // connect gets a connection to the endpoint: the newest idle one, else a new one. Whether an idle one is still silent shows
 // when it is used.
 func (w *work) connect() proxy.Action {
+	if w.expired() { // while a step waited
+		return w.step(proxy.EventExpired)
+	}
 	if !w.Fresh {
 		if c := w.Endpoint.Take(w.Start); c != nil {
 			w.take(c)
@@ -29,8 +32,17 @@ func (w *work) connect() proxy.Action {
 
 func (w *work) connectNew() proxy.Action {
 	limit, _, _ := w.Limits()
-	c, err := w.d.dial(w.To, w.Endpoint, limit, w.Expires)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	calm := w.watchSoon(cancel)
+	c, err := w.d.dial(ctx, w.To, w.Endpoint, limit, w.Expires)
 	w.from = time.Now()
+	if gone := calm(); gone {
+		if err == nil {
+			c.Close()
+		}
+		return w.step(proxy.EventClientGone)
+	}
 	if err != nil {
 		w.Problem = err.Error()
 		w.Timeout = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
@@ -57,11 +69,15 @@ func (w *work) replace() proxy.Action {
 func (w *work) take(c *upstream.Conn) {
 	w.up = c
 	w.ur, w.uw = 0, 0
+	if w.vigil != nil {
+		w.vigil.on(c)
+	}
 	c.Endpoint.Begin()
 }
 
 // keep gives the connection back after a whole exchange.
 func (w *work) keep() {
+	w.unwatch()
 	c := w.up
 	w.up = nil
 	c.Endpoint.End()
@@ -72,6 +88,9 @@ func (w *work) keep() {
 func (w *work) drop() {
 	c := w.up
 	w.up = nil
+	if w.vigil != nil {
+		w.vigil.on(nil)
+	}
 	c.Endpoint.End()
 	c.Close()
 }
@@ -82,23 +101,22 @@ var (
 )
 
 // dial makes a new connection to an endpoint of c, TLS included, within limit (0: without end) and before expires (zero: never).
-func (d *Driver) dial(c *upstream.Cluster, e *upstream.Endpoint, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
+func (d *Driver) dial(ctx context.Context, c *upstream.Cluster, e *upstream.Endpoint, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
 	if !d.Clusters.Allowed(e.Addr) {
 		return nil, errForbidden
 	}
 	if !c.Reserve() {
 		return nil, errFull
 	}
-	conn, err := d.dialReserved(e, c.Settings(), limit, expires)
+	conn, err := d.dialReserved(ctx, e, c.Settings(), limit, expires)
 	if err != nil {
 		c.Unreserve()
 	}
 	return conn, err
 }
 
-func (d *Driver) dialReserved(e *upstream.Endpoint, s *upstream.Settings, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
+func (d *Driver) dialReserved(ctx context.Context, e *upstream.Endpoint, s *upstream.Settings, limit time.Duration, expires time.Time) (*upstream.Conn, error) {
 	d.stats.BackendDials.Add(1)
-	ctx := context.Background()
 	if limit > 0 {
 		if at := time.Now().Add(limit); expires.IsZero() || at.Before(expires) {
 			expires = at
@@ -125,7 +143,9 @@ func (d *Driver) dialReserved(e *upstream.Endpoint, s *upstream.Settings, limit 
 		carrier = t
 	}
 	c := upstream.NewConn(e, s, tcp, carrier)
-	c.IO = newWire(tcp)
+	x := newWire(tcp)
+	x.tls = s.TLS != nil
+	c.IO = x
 	return c, nil
 }
 
@@ -247,7 +267,7 @@ func (w *work) roundTrip(x *wire) proxy.Action {
 		return w.failed(err)
 	default:
 		w.up.Deadline = time.Time{}
-		if a, ended := w.waited(time.Now(), w.from, first); ended {
+		if a, ended := w.waited(time.Now(), w.from, first, w.from); ended {
 			return a
 		}
 	}
@@ -277,9 +297,27 @@ func (d *Driver) writeBackend(up *upstream.Conn, p []byte) (int, error) {
 func (w *work) upgrading() bool { return w.Request.Upgrade != nil }
 
 func (w *work) failed(err error) proxy.Action {
-	w.Problem = err.Error()
+	w.blame(err)
 	w.letGo()
-	return w.step(proxy.EventBackendFailed)
+	return w.decide(proxy.EventBackendFailed)
+}
+
+// blame says what was wrong with a backend, with the word for a rule of the protocol if it broke one.
+func (w *work) blame(err error) {
+	w.Problem, w.Broken = err.Error(), ""
+	var broken *http1.Fault
+	if errors.As(err, &broken) {
+		w.Problem, w.Broken = broken.Detail, broken.Reason
+	}
+}
+
+// decide is step for an event after which another attempt may follow. If none does, a body that was held for one flows on.
+func (w *work) decide(e proxy.Event) proxy.Action {
+	a := w.step(e)
+	if a != proxy.ActionRetry && a != proxy.ActionConnect {
+		w.pump.thaw()
+	}
+	return a
 }
 
 // letGo drops the connection of a try that came to nothing, and says whether another try can follow.
@@ -294,18 +332,22 @@ func (w *work) retry() proxy.Action {
 	if w.up != nil {
 		w.discard()
 	}
-	for end := time.Now().Add(w.Backoff); ; {
-		left := time.Until(end)
-		if left <= 0 {
-			break
+	if w.Backoff > 0 {
+		end := time.Now().Add(w.Backoff)
+		if !w.Expires.IsZero() && w.Expires.Before(end) {
+			end = w.Expires
 		}
-		time.Sleep(min(left, probe))
-		if w.expired() {
-			return w.step(proxy.EventExpired)
-		}
-		if w.left(time.Now()) {
+		ctx, cancel := context.WithDeadline(context.Background(), end)
+		calm := w.watchSoon(cancel)
+		<-ctx.Done()
+		gone := calm()
+		cancel()
+		if gone {
 			return w.step(proxy.EventClientGone)
 		}
+	}
+	if w.expired() {
+		return w.step(proxy.EventExpired)
 	}
 	w.from = time.Now() // the times of a try are its own, also on a kept connection
 	return w.step(proxy.EventRetry)
@@ -351,10 +393,10 @@ func (w *work) readResponse() proxy.Action {
 			w.Response.Header.Reset()
 			n, h, fault := w.reply.ParseResponse(w.ub[w.ur:w.uw], w.Request.Method, &w.Response)
 			if fault != nil {
-				w.Problem = fault.Error()
-				w.letGo()
+				w.blame(fault)
+				w.drop()
 				w.Kept = false // it did answer, so it is not asked again
-				return w.step(proxy.EventBackendFailed)
+				return w.decide(proxy.EventBackendFailed)
 			}
 			if n == 0 {
 				break
@@ -380,9 +422,10 @@ func (w *work) readResponse() proxy.Action {
 	}
 }
 
+// What a response head can do wrong that the codec does not see.
 var (
-	errHeadTooLong = errors.New("response head over the limit")
-	errInterims    = errors.New("too many interim responses")
+	errHeadTooLong = &http1.Fault{Status: 502, Reason: "upstream_header_too_large", Detail: "response head over the limit"}
+	errInterims    = &http1.Fault{Status: 502, Reason: "upstream_bad_header", Detail: "too many interim responses"}
 )
 
 func (w *work) growBackend() bool {
@@ -402,14 +445,18 @@ func (w *work) growBackend() bool {
 	return true
 }
 
-// fillBackend reads once from the backend while a head is awaited. While it waits it looks now and then whether the client
-// is still there and whether a time is over: so one deadline, set about once a second, serves all of that.
+// fillBackend reads once from the backend while a head is awaited. A time that is over, a client that has left and a body that has
+// ended end its read: what they set is looked at after the read's own deadline was.
 func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, bool) {
-	now := sent
+	now, began := sent, sent
 	for {
 		w.setDeadline(now, sent, first)
-		if w.pump.running && w.pump.over() && (w.pump.client != nil || w.pump.refused) {
-			return w.pumpFailed(), true
+		if a, ended := w.bodyEnded(); ended {
+			return a, true
+		}
+		if w.clientGone() {
+			w.letGo()
+			return w.decide(proxy.EventClientGone), true
 		}
 		n, err := w.up.Net.Read(w.ub[w.uw:])
 		w.uw += n
@@ -417,28 +464,33 @@ func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, b
 			return 0, false
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			if w.pump.running && w.pump.over() && w.pump.client != nil {
-				return w.pumpFailed(), true
+			if a, ended := w.bodyEnded(); ended {
+				return a, true
 			}
 			return w.failed(err), true
 		}
 		now = time.Now()
 		w.up.Deadline = time.Time{}
-		if w.pump.running {
-			if !w.pump.over() {
-				sent = now // the time for the first byte begins when the request is sent
-			} else if w.pump.client != nil || w.pump.refused {
-				return w.pumpFailed(), true
-			}
+		if w.pump.running && !w.pump.over() && !w.expects.Load() {
+			sent = now // the time for the first byte begins when the request is sent, or when the backend is to ask for it
 		}
-		if a, ended := w.waited(now, sent, first); ended {
+		if a, ended := w.waited(now, sent, first, began); ended {
 			return a, true
 		}
 	}
 }
 
+// bodyEnded looks whether the request's body has come to a bad end.
+func (w *work) bodyEnded() (proxy.Action, bool) {
+	p := &w.pump
+	if p.running && p.over() && (p.client != nil || p.refused) {
+		return w.pumpFailed(), true
+	}
+	return 0, false
+}
+
 // waited looks, while a head is awaited, whether a time is over or the client has left.
-func (w *work) waited(now, sent time.Time, first time.Duration) (proxy.Action, bool) {
+func (w *work) waited(now, sent time.Time, first time.Duration, began time.Time) (proxy.Action, bool) {
 	event := proxy.EventClientGone
 	switch {
 	case w.expired():
@@ -446,20 +498,36 @@ func (w *work) waited(now, sent time.Time, first time.Duration) (proxy.Action, b
 	case first > 0 && now.Sub(sent) >= first || w.tryOver(now):
 		event = proxy.EventTimeout
 	default:
-		if !w.left(now) {
+		if !w.left(now, began) {
 			return 0, false
 		}
 	}
 	w.letGo()
-	return w.step(event), true
+	return w.decide(event), true
+}
+
+// left reports whether the client has left, and has it watched if the exchange has waited for some time.
+func (w *work) left(now, began time.Time) bool {
+	if w.vigil == nil && now.Sub(began) >= patience {
+		w.watch()
+	}
+	return w.clientGone()
 }
 
 // tryOver reports whether the time for the try that is on has passed.
 func (w *work) tryOver(now time.Time) bool { return !w.over.IsZero() && !now.Before(w.over) }
 
-// setDeadline makes the next read end at the nearest of the probe, the first byte's time and the exchange's end.
+// setDeadline makes the next read end at the nearest of the first byte's time and the exchange's end, or when it is time to look at the
+// client. That last one is coarse, so that a busy connection seldom sets a deadline.
 func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
-	at := now.Add(2 * probe)
+	least, most := patience, 2*patience
+	switch {
+	case w.vigil != nil:
+		least, most = longWait/2, longWait
+	case w.pump.running && !w.pump.over():
+		least, most = probe, 2*probe
+	}
+	at := now.Add(most)
 	exact := false
 	if first > 0 {
 		if t := sent.Add(first); t.Before(at) {
@@ -472,30 +540,19 @@ func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
 		}
 	}
 	d := w.up.Deadline
-	if exact || d.IsZero() || d.Before(now.Add(probe)) || d.After(at) {
-		w.up.Deadline = at
-		_ = w.up.Net.SetReadDeadline(at)
+	if exact && d.Equal(at) || !exact && !d.Before(now.Add(least)) && !d.After(at) {
+		return
 	}
+	w.up.Deadline = at
+	_ = w.up.Net.SetReadDeadline(at)
 }
 
-// left reports whether the client has left. One that only says that it sends no more may still wait for its answer, but a program
-// that is gone says no more than that: it is believed for halfClosed.
-func (w *work) left(now time.Time) bool {
-	gone, half := w.c.Gone()
-	switch {
-	case gone:
-		return true
-	case !half:
-		w.half = time.Time{}
-		return false
-	case w.half.IsZero():
-		w.half = now
-	}
-	return now.Sub(w.half) >= halfClosed
-}
+// longWait is a deadline where there is none: whoever ends the wait moves it.
+const longWait = time.Hour
 
 // pumpFailed ends an exchange whose request body failed before the backend answered.
 func (w *work) pumpFailed() proxy.Action {
+	<-w.pump.done
 	w.pump.running = false
 	w.drop()
 	w.Close = true
@@ -510,6 +567,12 @@ func (w *work) interim() (proxy.Action, bool) {
 	if w.Request.Version == 0 {
 		return 0, false
 	}
+	if w.Response.Status != 100 { // hints of an attempt that failed have been passed on: those of the next would be the same again
+		if w.hintsOf != 0 && w.hintsOf != w.Tries {
+			return 0, false
+		}
+		w.hintsOf = w.Tries
+	}
 	w.out = http1.AppendResponse(w.out[:0], &w.Response, http1.None, false)
 	if err := w.toClient(); err != nil {
 		w.drop()
@@ -517,6 +580,7 @@ func (w *work) interim() (proxy.Action, bool) {
 	}
 	if w.Response.Status == 100 {
 		w.Request.Continue = false
+		w.expects.Store(false)
 	}
 	return 0, false
 }
@@ -533,5 +597,5 @@ func (w *work) final(h http1.Head) proxy.Action {
 	if w.Response.Status >= 400 {
 		w.Kept = !w.upgrading() && w.canResend()
 	}
-	return w.step(proxy.EventBackendHead)
+	return w.decide(proxy.EventBackendHead)
 }

@@ -17,8 +17,7 @@ import (
 const (
 	bufferSize  = 16 << 10 // of a connection's buffers; a head may grow its own up to the limits of http1
 	probe       = time.Second
-	halfClosed  = 5 * time.Second // how long a backend may take for a client that sends no more
-	maxInterims = 64              // 1xx responses to one request
+	maxInterims = 64 // 1xx responses to one request
 )
 
 // Driver serves client connections. Its fields are set before the first Serve and not changed.
@@ -84,8 +83,14 @@ type work struct {
 	kept   kept
 	job    *mirrorJob // mirrors that wait for the request's body
 	from   time.Time  // when the backend's time begins: the request's start, or the end of the last wait
-	half   time.Time  // since when the client is known to send no more
+	vigil  *vigil     // nil: the client is not watched
 	mu     sync.Mutex // for the flow's hooks, while a pump runs
+
+	expects atomic.Bool // the client waits for 100 (Continue) before it sends its body
+	spoiled atomic.Bool // something panicked: what is left of it serves no other exchange
+	begun   bool        // some of the final response was written
+	linger  bool        // the connection ends, and the client may still be sending
+	hintsOf int         // the attempt whose 1xx responses were passed on, 0: none
 }
 
 func (d *Driver) work() *work {
@@ -97,8 +102,11 @@ func (d *Driver) work() *work {
 	return w
 }
 
-// free puts w back, unless a long head has made its buffers large.
+// free puts w back, unless a long head has made its buffers large, or a panic has left it in a state that nobody knows.
 func (d *Driver) free(w *work) {
+	if w.spoiled.Load() {
+		return
+	}
 	d.Give(w.in)
 	w.in, w.c, w.limits, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, nil, 0, 0, 0, 0
 	if cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/edge"
 	"github.com/gatehouse-io/gatehouse/internal/edgetest"
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -306,4 +308,24 @@ func TestHeldResponseKeepsItsHead(t *testing.T) {
 	if seen.Load() != "yes" {
 		t.Errorf("the step saw X-Good: %q, want yes", seen.Load())
 	}
+}
+
+// collects is a step that wants the whole body of a request.
+func collects() policy.Handler {
+	return policy.Handler{Body: 1 << 20, Request: func(*exchange.Exchange) policy.Verdict { return policy.Verdict{} }}
+}
+
+// waitsFor is a step that waits for f.
+func waitsFor(f func(context.Context)) policy.Handler {
+	return policy.Handler{Request: func(*exchange.Exchange) policy.Verdict {
+		return policy.Verdict{Wait: func(ctx context.Context) func(*exchange.Exchange) policy.Verdict {
+			f(ctx)
+			return func(*exchange.Exchange) policy.Verdict { return policy.Verdict{} }
+		}}
+	}}
+}
+
+// window makes the time over which a client's rate is measured shorter.
+func window(d time.Duration) func(*edgetest.Options) {
+	return func(o *edgetest.Options) { o.Edge = func(e *edge.Options) { e.BodyWindow = d } }
 }

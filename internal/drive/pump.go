@@ -39,12 +39,16 @@ func (k *kept) add(p []byte, end bool) {
 	k.data, k.whole = k.room, end
 }
 
-// canResend reports whether the whole request can be sent again.
+// canResend reports whether the whole request can be sent again. Where it can while its body still flows, the pump is held: nothing
+// passes it, and so nothing is lost, until again or thaw.
 func (w *work) canResend() bool {
 	if w.Request.Buffered || w.head.Framing == http1.None {
 		return true
 	}
 	p := &w.pump
+	if !p.running {
+		return !w.kept.begun || w.kept.whole
+	}
 	if w.up == nil {
 		p.mu.Lock() // one that writes is about to fail: its connection is closed
 	} else {
@@ -56,58 +60,56 @@ func (w *work) canResend() bool {
 		}
 	}
 	defer p.mu.Unlock()
-	return !w.kept.begun && !w.pump.running || w.kept.whole || w.pump.running && !w.kept.lost
+	p.frozen = !w.kept.lost
+	return p.frozen
 }
 
 // pump carries a request body to the backend beside the goroutine that waits for the response.
 type pump struct {
-	done    chan struct{}
-	running bool        // for the owner alone
-	last    atomic.Bool // nothing more is read from the client: the last bytes are being written
+	done    chan struct{} // closed when its goroutine has ended and touches nothing any more
+	running bool          // for the owner alone
+	last    atomic.Bool   // nothing more is read from the client: the last bytes are being written
+	ended   atomic.Bool   // nothing more will pass: client, refused and finished say why. Set before the owner is woken.
 
 	mu     sync.Mutex     // for what passes: where to, what is kept, and that it failed
+	thawed sync.Cond      // on mu: frozen or stopped has changed
 	up     *upstream.Conn // what it writes to: the owner may drop work.up before the pump ends
 	failed bool           // the backend takes no more, and the pump ends
+	frozen bool           // a further attempt may begin: what comes next waits for its connection
+	broken bool           // by stop: nothing passes any more
 
-	// The rest is the pump's until done is closed.
+	// The rest is the pump's until ended is set.
 	finished bool // the whole body was sent
 	client   error
 	refused  bool // by a step
-	out      []byte
+	out, raw []byte
 }
 
-// over reports whether the pump has ended.
-func (p *pump) over() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
+// over reports whether nothing more will pass.
+func (p *pump) over() bool { return p.ended.Load() }
 
 // settled waits for a pump that only has to see its last write return, and reports whether the whole body was sent. The
 // backend has answered, so it is not waited for long.
 func (p *pump) settled() bool {
-	if !p.over() {
-		if !p.last.Load() {
-			return false
-		}
-		t := time.NewTimer(time.Second)
-		defer t.Stop()
-		select {
-		case <-p.done:
-		case <-t.C:
-			return false
-		}
+	if !p.last.Load() && !p.over() {
+		return false
 	}
-	return p.finished
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return p.finished
+	case <-t.C:
+		return false
+	}
 }
 
 // startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
 func (w *work) startPump(framing http1.Framing, sees bool) {
+	w.unwatch() // it reads from the client itself, and notices if that leaves
 	p := &w.pump
-	p.up, p.running, p.finished, p.client, p.refused = w.up, true, false, nil, false
+	p.up, p.running, p.finished, p.client, p.refused, p.frozen, p.broken = w.up, true, false, nil, false, false, false
+	p.thawed.L = &p.mu
 	p.last.Store(false)
 	w.kept.lost = !w.Repeatable() && w.job == nil
 	p.start(w, framing, sees)
@@ -115,60 +117,92 @@ func (w *work) startPump(framing http1.Framing, sees bool) {
 
 func (p *pump) start(w *work, framing http1.Framing, sees bool) {
 	p.done, p.failed = make(chan struct{}), false
-	go w.runPump(framing, sees)
+	p.ended.Store(false)
+	go p.run(w, framing, sees)
 }
 
-func (w *work) runPump(framing http1.Framing, sees bool) {
-	p := &w.pump
+func (p *pump) run(w *work, framing http1.Framing, sees bool) {
 	defer close(p.done)
+	defer p.end()
 	defer func() {
 		if v := recover(); v != nil {
+			w.spoiled.Store(true)
 			w.d.Log.Error("request body panicked", "peer", w.c.Peer(), "panic", v, "stack", string(debug.Stack()))
 			p.client = errPanicked
-			p.wake()
 		}
 	}()
 	for {
-		data, end, err := w.body.Offer()
+		data, end, err := p.gather(w, sees)
 		if err != nil {
 			p.client = err
-			break
+			return
 		}
-		n := len(data)
-		if sees {
-			w.mu.Lock()
-			var ok bool
-			data, ok = w.RequestData(data, end)
-			w.mu.Unlock()
-			if !ok {
-				p.refused = true
-				break
-			}
-		}
-		passed := p.pass(w, data, framing, end)
-		w.body.Take(n)
-		if !passed {
-			return // the backend may have answered already: its response is still read
+		if p.refused || !p.pass(w, data, framing, end) {
+			return // a backend that takes no more may have answered already: its response is still read
 		}
 		if end {
 			p.finished = true
 			return
 		}
 	}
-	p.wake()
 }
 
-// wake has the one who waits for the response learn now that the body failed.
-func (p *pump) wake() {
+// end has the one who waits for the response learn that nothing more will pass. The flag comes first: whoever sets a deadline after
+// the one set here looks at it before it waits.
+func (p *pump) end() {
+	p.ended.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = p.up.Net.SetReadDeadline(time.Unix(1, 0))
+}
+
+// gather waits for the next bytes and takes all that came with them, up to a buffer: however small the chunks are, what was read at
+// once is written at once.
+func (p *pump) gather(w *work, sees bool) (data []byte, end bool, err error) {
+	b := &w.body
+	if data, end, err = b.Offer(); err != nil {
+		return nil, false, err
+	}
+	for n := 0; ; n++ {
+		b.Take(len(b.data))
+		if sees {
+			if data = p.hooks(w, data, end); p.refused {
+				return nil, false, nil
+			}
+		}
+		if n > 0 {
+			p.raw = append(p.raw, data...)
+			data = p.raw
+		}
+		if end || len(data) >= bufferSize || !b.ready() {
+			return data, end, nil
+		}
+		if n == 0 {
+			p.raw = append(p.raw[:0], data...)
+		}
+		data, end = b.data, b.end
+	}
+}
+
+// hooks lets the steps see what passes.
+func (p *pump) hooks(w *work, data []byte, end bool) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out, ok := w.RequestData(data, end)
+	p.refused = !ok
+	return out
 }
 
 // pass keeps and writes what comes next, and reports whether the backend took it.
 func (p *pump) pass(w *work, data []byte, framing http1.Framing, end bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for p.frozen && !p.broken {
+		p.thawed.Wait()
+	}
+	if p.broken {
+		return false
+	}
 	w.kept.add(data, end)
 	p.last.Store(end)
 	if end && w.job != nil {
@@ -183,14 +217,10 @@ func (p *pump) pass(w *work, data []byte, framing http1.Framing, end bool) bool 
 	return err == nil
 }
 
-// again writes a head and what has passed of the body to the connection of a further try, and has the rest go there too.
+// again writes a head and what has passed of the body to the connection of a further attempt, and has the rest go there too. canResend
+// has held the pump since it said that all of it is kept.
 func (p *pump) again(w *work, framing http1.Framing, sees bool) (n int, err error) {
-	p.mu.Lock()
-	w.out = w.appendRequestBody(w.out, w.kept.data, framing, w.kept.whole)
-	n, err = w.d.writeBackend(w.up, w.out)
-	p.up = w.up
-	failed, whole := p.failed, w.kept.whole
-	p.mu.Unlock()
+	failed, whole, n, err := p.redirect(w, framing)
 	if !failed { // it goes on by itself, or has ended well
 		return n, err
 	}
@@ -203,6 +233,36 @@ func (p *pump) again(w *work, framing http1.Framing, sees bool) (n int, err erro
 		p.start(w, framing, sees)
 	}
 	return n, err
+}
+
+func (p *pump) redirect(w *work, framing http1.Framing) (failed, whole bool, n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.frozen || w.kept.lost {
+		panic("drive: a body that is not kept as a whole was to be sent again")
+	}
+	w.out = w.appendRequestBody(w.out, w.kept.data, framing, w.kept.whole)
+	n, err = w.d.writeBackend(w.up, w.out)
+	p.up = w.up
+	if err == nil { // else canResend, which follows, finds it held still
+		p.release()
+	}
+	return p.failed, w.kept.whole, n, err
+}
+
+// thaw lets the body flow on: no further attempt is made.
+func (p *pump) thaw() {
+	if p.running {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.release()
+	}
+}
+
+// release is thaw under the lock.
+func (p *pump) release() {
+	p.frozen = false
+	p.thawed.Broadcast()
 }
 
 func (w *work) appendRequestBody(out, data []byte, framing http1.Framing, end bool) []byte {
@@ -228,6 +288,7 @@ func appendBody(out, data []byte, framing http1.Framing, end bool, trailer *exch
 
 // stop ends a pump that still runs and closes what it writes to: half a request is on that connection.
 func (w *work) stop() {
+	w.unwatch()
 	p := &w.pump
 	if p.running {
 		p.running = false
@@ -236,9 +297,10 @@ func (w *work) stop() {
 			if w.up != nil {
 				_ = w.up.Net.Close()
 			}
-			<-p.done
+			p.breakOff()
 			w.Close = true
 		}
+		<-p.done
 		if !p.finished {
 			w.Close = true
 		}
@@ -246,4 +308,12 @@ func (w *work) stop() {
 	if w.up != nil {
 		w.drop()
 	}
+}
+
+// breakOff keeps anything more from passing. A write that holds the lock fails, because its connection was closed.
+func (p *pump) breakOff() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = true
+	p.thawed.Broadcast()
 }

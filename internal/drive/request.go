@@ -26,6 +26,7 @@ type clientBody struct {
 	er, ew int
 	since  time.Time // of the current rate window
 	window int64     // bytes in it
+	until  time.Time // when the body must be there, zero: no matter
 }
 
 var (
@@ -86,6 +87,16 @@ func (b *clientBody) Take(n int) {
 	b.w.BytesIn += int64(n)
 }
 
+// ready is Offer without waiting: it reports whether bytes or the end are there.
+func (b *clientBody) ready() bool {
+	for len(b.data) == 0 && !b.end {
+		if b.err != nil || len(b.unread()) == 0 || !b.next() {
+			return false
+		}
+	}
+	return true
+}
+
 // next takes the next bytes out of the buffer and reports whether it got any, or the end.
 func (b *clientBody) next() bool {
 	buf := b.unread()
@@ -122,8 +133,58 @@ func (b *clientBody) consume(n int) {
 	}
 }
 
-// fill reads more from the client. It waits; the rate of a body is watched only here, while the edge reads.
+// fill reads more from the client. It waits; the rate of a body is watched only here, while the edge reads, and not before a client
+// that waits for 100 (Continue) has got it.
 func (b *clientBody) fill() error {
+	w := b.w
+	if !b.room() { // a chunk head or trailer longer than the buffer: http1 refuses before this
+		return io.ErrShortBuffer
+	}
+	for {
+		limit := w.d.BodyWindow
+		if limit > 0 && b.since.IsZero() {
+			b.since, b.window = time.Now(), 0
+		}
+		b.limitRead(limit)
+		n, err := w.c.Read(b.extra[b.ew:])
+		b.ew += n
+		b.window += int64(n)
+		if n > 0 {
+			return nil
+		}
+		if err == nil {
+			return io.ErrNoProgress
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || w.c.Interrupted() {
+			return err
+		}
+		now := time.Now()
+		switch {
+		case !b.until.IsZero() && !now.Before(b.until):
+			return errExpired
+		case limit <= 0 || now.Sub(b.since) < limit: // a deadline of something else
+			w.c.ReadOn()
+		case w.expects.Load() || b.window >= w.d.BodyRate*int64(limit/time.Second):
+			b.since = time.Time{}
+		default:
+			b.slow = true
+			return errSlow
+		}
+	}
+}
+
+// limitRead has the next read end with the window of the rate, or when the body must be there.
+func (b *clientBody) limitRead(limit time.Duration) {
+	c := b.w.c
+	if !b.until.IsZero() && (limit <= 0 || b.until.Before(b.since.Add(limit))) {
+		c.ReadUntil(b.until)
+		return
+	}
+	c.ReadWithin(b.since, limit)
+}
+
+// room makes room behind what is there, in a buffer of the body's own: the head stays where it is.
+func (b *clientBody) room() bool {
 	w := b.w
 	if b.extra == nil {
 		b.extra = w.d.Take()
@@ -136,34 +197,7 @@ func (b *clientBody) fill() error {
 		b.ew = copy(b.extra, b.extra[b.er:b.ew])
 		b.er = 0
 	}
-	if b.ew == len(b.extra) { // a chunk head or trailer longer than the buffer: http1 refuses before this
-		return io.ErrShortBuffer
-	}
-	for {
-		limit := w.d.BodyWindow
-		if limit > 0 && b.since.IsZero() {
-			b.since, b.window = time.Now(), 0
-			w.c.ReadWithin(b.since, limit)
-		}
-		n, err := w.c.Read(b.extra[b.ew:])
-		b.ew += n
-		b.window += int64(n)
-		if n > 0 {
-			return nil
-		}
-		if limit > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			if b.window >= w.d.BodyRate*int64(limit/time.Second) {
-				b.since = time.Time{}
-				continue
-			}
-			b.slow = true
-			return errSlow
-		}
-		if err == nil {
-			err = io.ErrNoProgress
-		}
-		return err
-	}
+	return b.ew < len(b.extra)
 }
 
 // skip consumes what is left of the body if all of it is at hand, and reports whether the body is over.
@@ -187,15 +221,63 @@ func (b *clientBody) skip() bool {
 	return false
 }
 
+// What is left of a body that nobody wants.
+type rest uint8
+
+const (
+	restNone    rest = iota // nothing
+	restShort               // so little that it is read off, and the connection goes on
+	restEndless             // more than that, or nobody knows whether it comes at all
+)
+
+// maxDiscard is how much of a body is read off for nothing, so that a refusal does not cost the connection.
+const maxDiscard = 64 << 10
+
+// rest says what is left of the body. What is at hand is taken.
+func (b *clientBody) rest() rest {
+	switch {
+	case b.skip():
+		return restNone
+	case b.err != nil || b.w.expects.Load(): // a client that has got no 100 (Continue) may send its body or leave it (RFC 9110 section 10.1.1)
+		return restEndless
+	case b.w.head.Framing == http1.Length && b.left > maxDiscard:
+		return restEndless
+	}
+	return restShort
+}
+
+// discard reads the rest of the body off, within the time for a head, and reports whether it ended there.
+func (b *clientBody) discard() bool {
+	w := b.w
+	if w.limits.header > 0 {
+		b.until = time.Now().Add(w.limits.header)
+	}
+	for taken := 0; taken <= maxDiscard; {
+		p, end, err := b.Offer()
+		if err != nil {
+			return false
+		}
+		taken += len(p)
+		b.data = nil
+		if end {
+			return true
+		}
+	}
+	return false
+}
+
 // bufferRequest reads the whole body, because a step wants it.
 func (w *work) bufferRequest() proxy.Action {
+	w.unwatch()
 	if w.Request.Continue {
 		w.out = append(w.out[:0], "HTTP/1.1 100 Continue\r\n\r\n"...)
 		if err := w.toClient(); err != nil {
 			return w.Step(proxy.EventClientGone)
 		}
 		w.Request.Continue = false
+		w.expects.Store(false)
 	}
+	w.body.until = w.Expires
 	body := w.Request.Body[:0]
 	for {
 		p, end, err := w.body.Offer()
@@ -225,6 +307,10 @@ func (w *work) bodyFailed(err error) proxy.Action {
 		w.Fault = proxy.Fault{Status: b.fault.Status, Reason: b.fault.Reason, Detail: b.fault.Detail}
 	case b.slow:
 		w.Fault = proxy.Fault{Status: 408, Reason: "body_timeout", Detail: err.Error()}
+	case errors.Is(err, errExpired):
+		return w.Step(proxy.EventExpired)
+	case errors.Is(err, errPanicked):
+		return w.Step(proxy.EventPanicked)
 	default:
 		return w.Step(proxy.EventClientGone)
 	}

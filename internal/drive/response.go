@@ -50,6 +50,30 @@ func (b *backendBody) Offer() ([]byte, bool, error) {
 // Take implements exchange.Body.
 func (b *backendBody) Take(n int) { b.data = b.data[n:] }
 
+// ready is Offer without waiting: it reports whether bytes or the end are there.
+func (b *backendBody) ready() bool {
+	for len(b.data) == 0 && !b.end {
+		if b.err != nil || b.w.ur == b.w.uw || !b.next() {
+			return false
+		}
+	}
+	return true
+}
+
+// poll is ready, after a look at what has come meanwhile.
+func (b *backendBody) poll() bool {
+	if b.ready() {
+		return true
+	}
+	w := b.w
+	if b.err != nil || !b.room() {
+		return false
+	}
+	n := w.up.IO.(*wire).poll(w.ub[w.uw:])
+	w.uw += n
+	return n > 0 && b.ready()
+}
+
 func (b *backendBody) next() bool {
 	w := b.w
 	buf := w.ub[w.ur:w.uw]
@@ -76,9 +100,8 @@ func (b *backendBody) next() bool {
 	return n > 0 || done
 }
 
-// fill reads more from the backend. Between the bytes of a body only the exchange's own time runs; whether the client is
-// still there shows when it is written to.
-func (b *backendBody) fill() {
+// room makes room for more, and fails if there is none.
+func (b *backendBody) room() bool {
 	w := b.w
 	switch {
 	case w.ur == w.uw:
@@ -89,11 +112,23 @@ func (b *backendBody) fill() {
 	}
 	if w.uw == len(w.ub) {
 		b.err = io.ErrShortBuffer
+	}
+	return b.err == nil
+}
+
+// fill reads more from the backend. Between the bytes of a body only the exchange's own time runs.
+func (b *backendBody) fill() {
+	w := b.w
+	if !b.room() {
 		return
 	}
-	for {
+	for began := time.Now(); ; {
 		now := time.Now()
 		w.setDeadline(now, now, 0)
+		if w.clientGone() {
+			b.err = errGone
+			return
+		}
 		n, err := w.up.Net.Read(w.ub[w.uw:])
 		w.uw += n
 		switch {
@@ -110,18 +145,17 @@ func (b *backendBody) fill() {
 			return
 		}
 		w.up.Deadline = time.Time{}
-		switch {
+		switch now = time.Now(); {
 		case w.expired():
 			b.err = errExpired
-			return
-		case w.tryOver(time.Now()):
+		case w.tryOver(now):
 			b.err = errTryOver
-			return
-		}
-		if w.left(time.Now()) {
+		case w.left(now, began):
 			b.err = errGone
-			return
+		default:
+			continue
 		}
+		return
 	}
 }
 
@@ -172,15 +206,15 @@ func (w *work) holdFailed(err error) proxy.Action {
 		return w.step(proxy.EventExpired)
 	case errors.Is(err, errTryOver):
 		w.letGo()
-		return w.step(proxy.EventTimeout)
+		return w.decide(proxy.EventTimeout)
 	case errors.Is(err, errGone):
 		w.drop()
 		return w.step(proxy.EventClientGone)
 	}
-	w.Problem = err.Error()
+	w.blame(err)
 	w.drop()
 	w.Kept = false
-	return w.step(proxy.EventBackendFailed)
+	return w.decide(proxy.EventBackendFailed)
 }
 
 // drain takes a response's body, which goes nowhere, as far as it is here already. A short one then leaves its connection free.
@@ -203,14 +237,15 @@ func (w *work) settle() {
 		sent = w.pump.settled()
 		w.pump.running = !sent
 	}
-	if sent && !w.uhead.Close && w.ur == w.uw {
+	if sent && !w.uhead.Close && w.ubody.end && w.ubody.err == nil && w.ur == w.uw {
 		w.keep()
 		return
 	}
 	w.stop()
 }
 
-// respond writes the response and lets its body flow, and says whether the client's connection goes on.
+// respond writes the response and lets its body flow, and says whether the client's connection goes on. What there is leaves before
+// the backend is waited for: the head does not wait for the body.
 func (w *work) respond() bool {
 	framing, end := w.responseFraming()
 	w.appendHead(framing, end)
@@ -218,7 +253,13 @@ func (w *work) respond() bool {
 	if w.uhead.Framing == http1.None || framing == http1.None {
 		return w.lastWrite(end)
 	}
-	for {
+	for at := w.ubody.poll(); ; at = w.ubody.ready() {
+		if len(w.out) > 0 && (!at || len(w.out) >= bufferSize) {
+			if err := w.toClient(); err != nil {
+				return w.lost()
+			}
+			w.out = w.out[:0]
+		}
 		p, last, err := w.ubody.Offer()
 		if err != nil {
 			return w.cut(err)
@@ -235,13 +276,6 @@ func (w *work) respond() bool {
 		if last {
 			return w.lastWrite(end)
 		}
-		if len(w.out) == 0 {
-			continue
-		}
-		if err := w.toClient(); err != nil {
-			return w.lost()
-		}
-		w.out = w.out[:0]
 	}
 }
 
@@ -299,7 +333,7 @@ func (w *work) lastWrite(end bool) bool {
 		return w.lost()
 	}
 	if w.Close && !end || !w.body.skip() || w.upgrading() { // something of the request, or behind it, was not read
-		w.c.Linger()
+		w.linger = true
 		return false
 	}
 	return !end
@@ -315,7 +349,10 @@ func (w *work) lost() bool {
 // cut ends a response that cannot be completed, so that the client sees that it is not whole: with a reset where nothing
 // else could tell.
 func (w *work) cut(err error) bool {
+	var broken *http1.Fault
 	switch {
+	case errors.As(err, &broken):
+		w.Reason = broken.Reason
 	case errors.Is(err, errGone):
 		w.Reason = "client_gone"
 	case errors.Is(err, errExpired):

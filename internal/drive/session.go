@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 )
@@ -28,6 +29,7 @@ type session struct {
 type limits struct {
 	head                     http1.Limits
 	header, idle, streamIdle time.Duration
+	waitHalf                 bool // a client that says that it sends no more is waited for, for halfClosed
 }
 
 // refresh looks the limits up when the snapshot has changed.
@@ -52,6 +54,7 @@ func (s *session) refresh() {
 			*x.to = *x.from
 		}
 	}
+	l.waitHalf = set.HalfClose == ir.HalfCloseWait
 	if set.Idle == nil && set.Trusts(s.info.Peer.Addr()) {
 		l.idle = s.d.TrustedIdle
 	}
@@ -91,7 +94,11 @@ func (d *Driver) Serve(c *listener.Conn) {
 		}
 		s.w.limits = &s.limits
 		if !s.w.exchange(&s.info) {
+			linger := s.w.linger
 			d.free(s.w)
+			if linger { // without what an exchange needs
+				c.Linger()
+			}
 			return
 		}
 		if s.w.r == s.w.w {
@@ -138,6 +145,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		return false
 	}
 	defer w.finish()
+	defer w.recover(&again)
 	w.from = now
 	act, ok := w.readHead(now)
 	if !ok {
@@ -172,12 +180,37 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 	}
 }
 
-// finish gives back what the exchange held. It runs last, whatever happened.
+// recover ends an exchange in which something panicked. The client is told, if nothing else was said to it yet; the connection ends.
+func (w *work) recover(again *bool) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	*again = false
+	w.spoiled.Store(true)
+	w.Reason, w.Detail = "internal_error", "the exchange panicked"
+	w.d.Log.Error("exchange panicked", "peer", w.c.Peer(), "panic", p, "stack", string(debug.Stack()))
+	if !w.begun {
+		w.Response.Status = 500
+		w.out = append(w.out[:0], "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"...)
+		_ = w.toClient() // who is gone misses nothing
+		w.linger = true
+	}
+}
+
+// finish gives back what the exchange held. It runs last, whatever happened, and all of it whatever happens on the way.
 func (w *work) finish() {
+	defer w.clear()
+	defer func() { w.End(time.Now()) }()
 	w.stop()
-	w.End(time.Now())
+}
+
+// clear makes w ready for the next request.
+func (w *work) clear() {
 	w.body.reset(w)
-	w.half, w.over = time.Time{}, time.Time{}
+	w.over = time.Time{}
+	w.begun, w.hintsOf = false, 0
+	w.expects.Store(false)
 	w.kept.reset()
 	w.job = nil
 	w.d.Give(w.held)
@@ -199,6 +232,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 		case n > 0:
 			w.r += n
 			w.head = h
+			w.expects.Store(w.Request.Continue)
 			w.body.begin(w)
 			return w.Step(proxy.EventHead), true
 		}
@@ -232,17 +266,18 @@ func (w *work) grow() {
 	w.parser.Reset()
 }
 
-// wait runs a step's wait. The connection's goroutine is allowed to block; the client may leave meanwhile.
+// wait runs a step's wait. The connection's goroutine is allowed to block; the wait ends when the client leaves meanwhile.
 func (w *work) wait() proxy.Action {
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	if !w.Expires.IsZero() {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, w.Expires)
 		defer cancel()
 	}
+	calm := w.watchSoon(cancel)
 	w.Resume = w.Verdict.Wait(ctx)
 	w.from = time.Now()
-	if gone, _ := w.c.Gone(); gone {
+	if gone := calm(); gone {
 		return w.Step(proxy.EventClientGone)
 	}
 	return w.Step(proxy.EventResumed)
@@ -254,9 +289,9 @@ func (w *work) answer() bool {
 		w.drain()
 	}
 	w.stop()
-	unread := !w.body.skip()
+	rest := w.body.rest()
 	r := &w.Response
-	end := w.Close || w.head.Close || unread || w.c.Closing()
+	end := w.Close || w.head.Close || rest == restEndless || w.c.Closing()
 	framing := http1.Length
 	if bodiless(r.Status) {
 		framing = http1.None
@@ -269,18 +304,31 @@ func (w *work) answer() bool {
 	if err := w.toClient(); err != nil {
 		return false
 	}
-	if unread || w.Fault.Status != 0 {
-		w.c.Linger()
+	switch {
+	case w.Fault.Status != 0 || end && rest != restNone || rest == restShort && !w.body.discard():
+		w.linger = true
+		return false
 	}
 	return !end
 }
 
-// toClient writes out. The client has WriteStall to take it from now on, however long the exchange took until here.
+// toClient writes out. The client has WriteStall to take each piece of it, however long the exchange took until here.
 func (w *work) toClient() error {
-	w.c.WriteWithin(time.Now(), w.d.WriteStall)
-	_, err := w.c.Write(w.out)
-	return err
+	w.begun = w.begun || w.Response.Status >= 200
+	for out := w.out; ; {
+		n := min(len(out), writePiece)
+		w.c.WriteWithin(time.Now(), w.d.WriteStall)
+		if _, err := w.c.Write(out[:n]); err != nil {
+			return err
+		}
+		if out = out[n:]; len(out) == 0 {
+			return nil
+		}
+	}
 }
+
+// writePiece is how much a peer may take WriteStall for: one that takes a large body slowly is not one that takes nothing.
+const writePiece = 64 << 10
 
 var keepAlive = exchange.Field{Name: []byte("Connection"), Value: []byte("keep-alive")}
 

@@ -16,6 +16,8 @@ import (
 type wire struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
+	look func(fd uintptr)
+	tls  bool // what it carries is TLS
 
 	check bool   // look for silence first
 	out   []byte // what is still to be written
@@ -34,15 +36,32 @@ func newWire(tcp *net.TCPConn) *wire {
 	if raw, err := tcp.SyscallConn(); err == nil {
 		x.raw = raw
 	}
-	x.step = x.advance
+	x.step, x.look = x.advance, x.silent
 	return x
 }
 
 // usable reports whether nothing has come on the connection since its last response: a byte would be taken for the next
 // response, an end means it is gone.
 func (x *wire) usable() bool {
-	x.check, x.in, x.stale = true, nil, false
-	return x.raw != nil && x.raw.Read(x.step) == nil && !x.stale
+	x.stale = false
+	return x.raw != nil && x.raw.Control(x.look) == nil && !x.stale
+}
+
+// silent is usable's look at the socket: whatever deadline an earlier exchange left there does not matter to it.
+func (x *wire) silent(fd uintptr) { x.stale = !silentNow(fd) }
+
+// poll reads what is there already, without waiting. Of a connection with TLS it knows nothing.
+func (x *wire) poll(p []byte) (n int) {
+	if x.raw == nil || x.tls {
+		return 0
+	}
+	err := x.raw.Control(func(fd uintptr) {
+		n, _ = syscall.Read(int(fd), p) // what fails comes again with the next read
+	})
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
 }
 
 // roundTrip writes out and waits for the first bytes of the answer, up to the connection's read deadline, whose error it

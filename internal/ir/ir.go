@@ -96,7 +96,14 @@ type Client struct {
 	IdleTimeout    *Duration      `json:"idleTimeout,omitempty"`
 	StreamIdle     *Duration      `json:"streamIdle,omitempty"`
 	TLSMinVersion  string         `json:"tlsMinVersion,omitempty"` // "", "1.2", "1.3"
+	HalfClose      string         `json:"halfClose,omitempty"`     // "" (HalfCloseEnd), HalfCloseEnd, HalfCloseWait
 }
+
+// What becomes of an exchange whose client says that it sends no more: it ends, or its backend may answer for some seconds more.
+const (
+	HalfCloseEnd  = "End"
+	HalfCloseWait = "Wait"
+)
 
 // Duration is a time.Duration that JSON shows as Go's duration text.
 type Duration time.Duration

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	handshakeTime = 5 * time.Second // for the PROXY protocol header and the TLS handshake together
-	slack         = time.Second     // how much later than wanted a deadline may fall
-	lingerTime    = 2 * time.Second
-	lingerBytes   = 64 << 10
+	handshakeTime = 5 * time.Second  // for the PROXY protocol header and the TLS handshake together
+	slack         = time.Second      // how much later than wanted a deadline may fall
+	lingerTime    = 30 * time.Second // for all that a client still sends behind its answer
+	lingerIdle    = 5 * time.Second  // for the next piece of it
 )
 
 // States of a connection, as bits.
@@ -59,6 +59,8 @@ type Conn struct {
 	stageBuf  []byte
 	stagePool Buffers
 	parked    bool // reading below TLS must not touch the socket: only what is in stage
+	// aheadOf is what a Watch read of a TLS client's bytes: they come next. nil: nothing.
+	aheadOf []byte
 
 	recv func(fd uintptr) bool // receive as a value, made once
 	wait waiting
@@ -236,6 +238,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.tls == nil && len(c.stage) > 0 {
 		return c.unstage(p), nil
 	}
+	if len(c.aheadOf) > 0 {
+		n := copy(p, c.aheadOf)
+		if c.aheadOf = c.aheadOf[n:]; len(c.aheadOf) == 0 {
+			c.aheadOf = nil
+		}
+		return n, nil
+	}
 	return c.nc.Read(p)
 }
 
@@ -255,7 +264,7 @@ func (c *Conn) unstage(p []byte) int {
 // pool, which then belongs to the caller. On an error no buffer is handed out. A connection told to stop while it waited
 // looks once more for bytes that came at the same moment, so that a request already there is still served.
 func (c *Conn) ReadPooled(pool Buffers) (buf []byte, n int, err error) {
-	if c.raw == nil || (c.tls == nil && len(c.stage) > 0) {
+	if c.raw == nil || len(c.aheadOf) > 0 || c.tls == nil && len(c.stage) > 0 {
 		b := pool.Take()
 		if n, err = c.Read(b); n > 0 {
 			return b, n, nil
@@ -399,21 +408,31 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes at most
-// 64 KiB or 2 s of what still comes, and closes (RFC 9112 section 9.6). So the client sees the answer.
-func (c *Conn) Linger() {
+// Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes what still comes
+// until the client ends too, sends nothing for 5 s, or 30 s are over, and closes (RFC 9112 section 9.6). So the client sees the answer,
+// which a reset would take away from it.
+func (c *Conn) Linger() { c.linger(lingerTime, lingerIdle) }
+
+func (c *Conn) linger(most, idle time.Duration) {
 	defer func() { _ = c.Close() }()
 	low := c.low()
-	_ = low.SetDeadline(time.Now().Add(lingerTime))
+	end := time.Now().Add(most)
+	_ = low.SetDeadline(time.Now().Add(idle))
 	if c.CloseWrite() != nil {
 		return
 	}
 	var p [4096]byte
-	for left := lingerBytes; left > 0; {
-		n, err := low.Read(p[:min(left, len(p))])
-		if err != nil {
+	for {
+		if _, err := low.Read(p[:]); err != nil {
 			return
 		}
-		left -= n
+		now := time.Now()
+		if !now.Before(end) {
+			return
+		}
+		_ = low.SetReadDeadline(now.Add(min(idle, end.Sub(now)))) // fails only on a closed connection, which the read will tell
 	}
 }
+
+// isEOF reports whether a peer said that it sends no more, and did so between two messages of its protocol.
+func isEOF(err error) bool { return errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) }

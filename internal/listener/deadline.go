@@ -17,6 +17,17 @@ func (c *Conn) ReadWithin(now time.Time, d time.Duration) {
 	}
 }
 
+// ReadUntil wants every read to end at a time, exactly.
+func (c *Conn) ReadUntil(at time.Time) {
+	if !c.readEnd.Equal(at) {
+		c.readEnd = at
+		_ = c.low().SetReadDeadline(at) // fails only on a closed connection, which the read will tell
+		if c.state.Load()&interrupted != 0 {
+			c.wake()
+		}
+	}
+}
+
 // WriteWithin wants every write to end within d of now; d <= 0: no deadline. After a write that ran into it a TLS connection
 // can only be closed.
 func (c *Conn) WriteWithin(now time.Time, d time.Duration) {
@@ -99,6 +110,9 @@ func (c *Conn) Interrupt() {
 	c.state.Or(interrupted)
 	c.wake()
 }
+
+// Interrupted reports whether Interrupt was called.
+func (c *Conn) Interrupted() bool { return c.state.Load()&interrupted != 0 }
 
 func (c *Conn) wake() {
 	_ = c.low().SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection

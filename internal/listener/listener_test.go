@@ -501,12 +501,19 @@ func TestLingerLetsARefusedClientSeeTheAnswer(t *testing.T) {
 	<-done
 }
 
+// TestLingerIsBounded: neither a client that never stops sending nor one that sends nothing is drained for ever.
 func TestLingerIsBounded(t *testing.T) {
+	_, quiet := pipe(t)
+	start := time.Now()
+	quiet.linger(time.Hour, 50*time.Millisecond)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("a client that sends nothing was drained for %v", took)
+	}
 	a, c := pipe(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.Linger()
+		c.linger(300*time.Millisecond, time.Hour)
 	}()
 	p := make([]byte, 64<<10)
 	_ = a.SetDeadline(time.Now().Add(10 * time.Second))

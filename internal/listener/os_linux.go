@@ -39,3 +39,34 @@ func (c *Conn) look(fd uintptr) {
 	c.poll.fds[0].Fd = int32(fd)
 	_, _ = unix.Poll(c.poll.fds[:], 0)
 }
+
+// awaitEnd waits until the client has ended its side or all of the connection, until TLS has new bytes to look at, or until the
+// read deadline.
+func (c *Conn) awaitEnd(x *watcher) (closed, half bool, err error) {
+	var fds [1]unix.PollFd
+	c.wait = waiting{pool: x.pool}
+	err = c.raw.Read(func(fd uintptr) bool {
+		fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP | unix.POLLIN}
+		_, _ = unix.Poll(fds[:], 0)
+		r := fds[0].Revents
+		closed = r&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		half = r&unix.POLLRDHUP != 0 && !x.half
+		if closed || half {
+			return true
+		}
+		return c.tls != nil && !x.half && !x.full && r&unix.POLLIN != 0 && c.receive(fd)
+	})
+	w := c.wait
+	c.wait = waiting{}
+	switch {
+	case w.buf == nil:
+	case w.n > 0:
+		c.stage, c.stageBuf, c.stagePool = w.buf[:w.n], w.buf, x.pool
+	default:
+		x.pool.Give(w.buf)
+	}
+	if err == nil {
+		err = w.err
+	}
+	return closed, half, err
+}

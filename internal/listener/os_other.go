@@ -2,7 +2,11 @@
 
 package listener
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 type polling struct{}
 
@@ -13,3 +17,12 @@ func inherit(fd int) {
 
 // Gone cannot tell without reading on this system.
 func (c *Conn) Gone() (closed, halfClosed bool) { return false, false }
+
+// awaitEnd cannot tell without reading on this system: it waits for the end of the watch.
+func (c *Conn) awaitEnd(*watcher) (closed, half bool, err error) {
+	err = c.raw.Read(func(uintptr) bool { return false })
+	if err == nil {
+		err = os.ErrClosed
+	}
+	return false, false, err
+}

@@ -36,6 +36,7 @@ const (
 	EventExpired                      // the route's time for the whole exchange is over
 	EventClientGone                   // the client went away
 	EventOverloaded                   // Shedding while a whole body was collected
+	EventPanicked                     // a step panicked on the request's body
 )
 
 // Action is what a driver does next.
@@ -62,6 +63,7 @@ type Flow struct {
 	// From the driver.
 	Fault   Fault     // with EventMalformed
 	Problem string    // with EventConnectFailed, EventBackendFailed: for the log
+	Broken  string    // with EventBackendFailed: the reason word of the rule that its response broke, "": none
 	Sent    bool      // with EventBackendFailed: a byte of the request was written
 	Reused  bool      // with EventBackendFailed: the connection had carried an exchange before
 	Kept    bool      // the whole request can be sent again: it has no body, or what has passed of it is still there
@@ -144,7 +146,7 @@ func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
 	f.Exchange.Reset()
 	f.edge, f.conn, f.shard = e, c, c.Shard
 	f.snapshot = e.acquire(c.Shard)
-	f.Fault, f.Problem = Fault{}, ""
+	f.Fault, f.Problem, f.Broken = Fault{}, "", ""
 	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Full, f.Fresh = false, false, true, false, false, false, false
 	f.Resume, f.Verdict = nil, policy.Verdict{}
 	f.Endpoint, f.To, f.Matched, f.backend, f.entered = nil, nil, nil, nil, nil
@@ -212,6 +214,9 @@ func (f *Flow) Step(e Event) Action {
 	case EventOverloaded:
 		f.Close = true
 		return f.overloaded()
+	case EventPanicked:
+		f.Close = true
+		return f.refuse(500, "internal_error", "a step panicked on the request's body")
 	}
 	panic("proxy: unknown event")
 }
@@ -485,12 +490,24 @@ func (f *Flow) End(now time.Time) {
 	if f.entered != nil {
 		f.entered.Leave()
 	}
-	for i := f.ran - 1; i >= 0; i-- {
+	defer f.letGo() // whatever panics: a snapshot that is not given back keeps all of its clusters
+	defer f.record(now)
+	f.done(f.ran - 1)
+}
+
+// done tells the steps up to i that the exchange is over, the last one first. One that panics takes nothing from the others.
+func (f *Flow) done(i int) {
+	for ; i >= 0; i-- {
 		if h := f.step(i).Handler; h.Done != nil && h.Request != nil {
+			defer f.done(i - 1)
 			f.Enter(i)
 			h.Done(&f.Exchange)
+			return
 		}
 	}
+}
+
+func (f *Flow) record(now time.Time) {
 	var l *telemetry.Listener
 	var r *telemetry.Route
 	if f.listener != nil {
@@ -500,7 +517,6 @@ func (f *Flow) End(now time.Time) {
 		r = f.Matched.Counters
 	}
 	f.edge.recorder.Record(&f.Exchange, l, r, now.Sub(f.Start))
-	f.letGo()
 }
 
 // LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive: of its

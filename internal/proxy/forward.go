@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -227,7 +228,7 @@ func (f *Flow) backendFailed() Action {
 	if r := f.retryRule(); slices.Contains(r.Conditions, ir.Reset) && f.mayRetry(r, f.Sent) {
 		return ActionRetry
 	}
-	return f.refuse(502, "backend_failed", f.Problem)
+	return f.refuse(502, cmp.Or(f.Broken, "backend_failed"), f.Problem)
 }
 
 // timedOut: the backend took too long for its head.
@@ -251,7 +252,7 @@ func (f *Flow) backendHead() Action {
 			return ActionRetry
 		}
 	}
-	if n := f.holdLimit(); n > 0 && f.Response.ContentLength != 0 && f.Response.Status != 101 {
+	if n := f.holdLimit(); n > 0 && f.Response.ContentLength != 0 && f.hasBody() {
 		if f.Response.ContentLength > n {
 			return f.refuse(502, "response_too_large", "")
 		}
@@ -259,6 +260,15 @@ func (f *Flow) backendHead() Action {
 		return ActionHold
 	}
 	return f.respond()
+}
+
+// hasBody reports whether a body follows the response's head, whatever length that tells (RFC 9110 section 6.4.1).
+func (f *Flow) hasBody() bool {
+	switch s := f.Response.Status; {
+	case s < 200, s == 204, s == 304:
+		return false
+	}
+	return string(f.Request.Method) != "HEAD"
 }
 
 // idempotent methods may be repeated (RFC 9110 section 9.2.2).

@@ -33,6 +33,7 @@ func clientOf(o *v1alpha1.ClientTrafficPolicy) (*ir.Client, []diag.Fault) {
 		c.EscapedSlashes = v.enum("spec.path.escapedSlashes", h.EscapedSlashes, "Reject", "Keep")
 		c.EmptySegments = v.enum("spec.path.emptySegments", h.EmptySegments, "Merge", "Keep")
 	}
+	c.HalfClose = v.enum("spec.halfClose", o.Spec.HalfClose, ir.HalfCloseEnd, ir.HalfCloseWait)
 	if l := o.Spec.Limits; l != nil {
 		c.HeaderBytes = v.size("spec.limits.headerBytes", l.HeaderBytes)
 		c.RequestLine = v.size("spec.limits.requestLineBytes", l.RequestLineBytes)
