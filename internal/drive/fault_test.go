@@ -189,14 +189,18 @@ func TestClientGone(t *testing.T) {
 	})
 }
 
-// TestHalfClosedClient: a client that says it sends no more still gets its answer.
+// TestHalfClosedClient: where a policy says so, a client that says that it sends no more still gets its answer; one whose answer is at
+// hand gets it in any case.
 func TestHalfClosedClient(t *testing.T) {
 	closed := make(chan struct{})
 	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		<-closed
+		time.Sleep(300 * time.Millisecond) // longer than an exchange is patient without looking at its client
 		_, _ = io.WriteString(w, "late")
 	}))
-	c := one(t, b).Dial()
+	c := one(t, b, func(o *edgetest.Options) {
+		o.Listener = func(l *ir.Listener) { l.Client = &ir.Client{HalfClose: ir.HalfCloseWait} }
+	}).Dial()
 	c.Send("GET / HTTP/1.1\nHost: a\n\n")
 	_ = c.Conn.(*net.TCPConn).CloseWrite()
 	close(closed)
@@ -204,6 +208,12 @@ func TestHalfClosedClient(t *testing.T) {
 		t.Errorf("got %d %q, want 200 late", res.StatusCode, body)
 	}
 	c.Closed()
+	c = one(t, script(t, nil, "HTTP/1.1 200 OK\nContent-Length: 2\n\nok")).Dial()
+	c.Send("GET / HTTP/1.1\nHost: a\n\n")
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	if res, body := c.Read("GET"); res.StatusCode != 200 || body != "ok" {
+		t.Errorf("got %d %q, want 200 ok", res.StatusCode, body)
+	}
 }
 
 func TestMalformedRequestReachesNobody(t *testing.T) {
