@@ -40,14 +40,14 @@ func table(t testing.TB) *cert.Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, faults := cert.Build(nil, &ir.TLS{Default: "h"}, secret.Set{"h": {Data: map[string]secret.Value{
+	store, faults := cert.Build(nil, "", &ir.TLS{Default: "h"}, secret.Set{"h": {Data: map[string]secret.Value{
 		"tls.crt": secret.New(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		"tls.key": secret.New(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kder})),
 	}}})
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	return cert.NewTable([]cert.Entry{{Store: store}})
+	return cert.NewTable(nil, []cert.Entry{{Store: store}})
 }
 
 func insecure() *tls.Config {
