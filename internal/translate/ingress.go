@@ -128,8 +128,12 @@ func (i *ingressPass) certificates(class string) {
 	var out []classCertificate
 	for n, t := range i.ing.Spec.TLS {
 		path := fmt.Sprintf("spec.tls[%d]", n)
-		if t.SecretName == "" {
-			continue // the default certificate serves
+		hosts := i.tlsHosts(&t)
+		if t.SecretName == "" { // another certificate or the default serves; the data side says where there is none
+			if len(hosts) > 0 {
+				out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), ir.Certificate{Hosts: hosts, Source: sourceOf(i.Ref, path)}})
+			}
+			continue
 		}
 		to := refOf("Secret", i.ing.Namespace, t.SecretName)
 		r := i.resolve(i.Ref, "spec.tls.secretName", to)
@@ -143,11 +147,10 @@ func (i *ingressPass) certificates(class string) {
 		if handle == "" {
 			continue
 		}
-		c := ir.Certificate{Handle: handle, Source: sourceOf(i.Ref, path)}
-		for _, h := range t.Hosts {
-			c.Hosts = append(c.Hosts, strings.ToLower(h))
+		if len(hosts) > 0 {
+			c := ir.Certificate{Handle: handle, Hosts: hosts, Source: sourceOf(i.Ref, path)}
+			out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), c})
 		}
-		out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), c})
 		i.pass.say(topic{kind: secretTopic, name: handle}, true)
 	}
 	if len(out) > 0 {
@@ -155,11 +158,34 @@ func (i *ingressPass) certificates(class string) {
 	}
 }
 
+// tlsHosts are the hosts of an entry of spec.tls, in lower case. One without hosts means those of the rules; "" is any host.
+func (i *ingressPass) tlsHosts(t *networkingv1.IngressTLS) (out []string) {
+	add := func(h string) {
+		if h = strings.ToLower(h); !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	for _, h := range t.Hosts {
+		add(h)
+	}
+	if len(t.Hosts) > 0 {
+		return out
+	}
+	for n := range i.ing.Spec.Rules {
+		if h := i.ing.Spec.Rules[n].Host; hostnameProblem(strings.ToLower(h)) == "" {
+			add(h)
+		}
+	}
+	if len(i.ing.Spec.Rules) == 0 {
+		add("")
+	}
+	return out
+}
+
 // hasTLS says whether spec.tls covers a host of a rule.
 func (i *ingressPass) hasTLS(host string) bool {
 	return slices.ContainsFunc(i.ing.Spec.TLS, func(t networkingv1.IngressTLS) bool {
-		return len(t.Hosts) == 0 || slices.ContainsFunc(t.Hosts, func(h string) bool {
-			h = strings.ToLower(h)
+		return slices.ContainsFunc(i.tlsHosts(&t), func(h string) bool {
 			_, rest, _ := strings.Cut(host, ".")
 			return h == host || host != "" && h == "*."+rest
 		})
