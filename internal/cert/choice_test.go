@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"slices"
@@ -254,7 +255,7 @@ func TestUnchangedStoresAndTablesAreKept(t *testing.T) {
 	if !s.Update(ls, set) || s.Update(ls, set) {
 		t.Fatal("the first update changes all, the second nothing")
 	}
-	before := s.ByListener()
+	before := maps.Clone(s.ByListener())
 	table := NewTable(nil, []Entry{{Store: before["l0"]}})
 	changed := secret.Set{"s0": set["s0"], "s1": issue(t, "new", "new.test"), "s2": set["s2"], "s3": set["s3"]}
 	if !s.Update(ls, changed) {
@@ -315,11 +316,11 @@ func BenchmarkOneSecretOf10000(b *testing.B) {
 func BenchmarkOneSecretOfOneListener(b *testing.B) {
 	l := &ir.Listener{Key: "l", TLS: &ir.TLS{}}
 	set := secret.Set{}
-	m := issue(b, "x", "x.test")
+	m := issue(b, "x", "*.x.test")
 	for i := range 10000 {
 		h := fmt.Sprintf("s%d", i)
 		set[h] = &secret.Material{Type: m.Type, Data: m.Data}
-		l.TLS.Certificates = append(l.TLS.Certificates, ir.Certificate{Handle: h, Hosts: []string{fmt.Sprintf("h%d.test", i)}})
+		l.TLS.Certificates = append(l.TLS.Certificates, ir.Certificate{Handle: h, Hosts: []string{fmt.Sprintf("h%d.x.test", i)}})
 	}
 	var s Stores
 	s.Update([]*ir.Listener{l}, set)

@@ -7,9 +7,10 @@ import (
 
 // Stores are the stores of all HTTPS listeners. The zero value is ready; it is for one goroutine.
 type Stores struct {
-	kept   map[string]*kept
-	stores map[string]*Store
-	faults []Fault
+	listeners []*ir.Listener // with TLS, as they were given last
+	kept      map[string]*kept
+	stores    map[string]*Store
+	faults    []Fault
 }
 
 // kept is a store and what it was made of.
@@ -23,46 +24,70 @@ type kept struct {
 // Update makes the stores those of ls and reports whether one of them changed. The store of a listener that is the same as before, with
 // the same material, is kept.
 func (s *Stores) Update(ls []*ir.Listener, secrets secret.Set) (changed bool) {
-	next := make(map[string]*kept, len(s.kept))
+	if s.kept == nil {
+		s.kept, s.stores = map[string]*kept{}, map[string]*Store{}
+	}
 	ps := parser{}
-	n := 0
+	told := false
+	s.listeners = s.listeners[:0]
 	for _, l := range ls {
 		if l.TLS == nil {
 			continue
 		}
-		k := s.kept[l.Key]
-		if k == nil || k.listener != l || !k.fresh(secrets) {
-			old := k
-			k = &kept{listener: l, material: materialOf(l.TLS, secrets)}
-			var prev *Store
-			if old != nil {
-				prev = old.store
-			}
-			k.store, k.faults = build(prev, l.Hostname, l.TLS, secrets, ps)
-			for i := range k.faults {
-				if k.faults[i].Source.Kind == "" { // of a default certificate
-					k.faults[i].Source = l.Source
-				}
-			}
-			changed = true
+		s.listeners = append(s.listeners, l)
+		old := s.kept[l.Key]
+		if old != nil && old.listener == l && old.fresh(secrets) {
+			continue
 		}
-		next[l.Key] = k
-		n += len(k.faults)
+		k := remake(old, l, secrets, ps)
+		told = told || len(k.faults) > 0 || old != nil && len(old.faults) > 0
+		s.kept[l.Key], s.stores[l.Key] = k, k.store
+		changed = true
 	}
-	if !changed && len(next) == len(s.kept) {
-		return false
+	if len(s.kept) > len(s.listeners) {
+		s.drop()
+		changed, told = true, true
 	}
-	s.kept, s.stores, s.faults = next, make(map[string]*Store, len(next)), make([]Fault, 0, n)
-	for _, l := range ls {
-		if k := next[l.Key]; k != nil {
-			s.stores[l.Key] = k.store
-			s.faults = append(s.faults, k.faults...)
+	if told {
+		s.faults = nil
+		for _, l := range s.listeners {
+			s.faults = append(s.faults, s.kept[l.Key].faults...)
 		}
 	}
-	return true
+	return changed
 }
 
-// ByListener are the stores by listener key. The map is not changed any more.
+// remake builds the store of a listener anew.
+func remake(old *kept, l *ir.Listener, secrets secret.Set, ps parser) *kept {
+	k := &kept{listener: l, material: materialOf(l.TLS, secrets)}
+	var prev *Store
+	if old != nil {
+		prev = old.store
+	}
+	k.store, k.faults = build(prev, l.Hostname, l.TLS, secrets, ps)
+	for i := range k.faults {
+		if k.faults[i].Source.Kind == "" { // of a default certificate
+			k.faults[i].Source = l.Source
+		}
+	}
+	return k
+}
+
+// drop forgets listeners that are gone.
+func (s *Stores) drop() {
+	live := make(map[string]bool, len(s.listeners))
+	for _, l := range s.listeners {
+		live[l.Key] = true
+	}
+	for key := range s.kept {
+		if !live[key] {
+			delete(s.kept, key)
+			delete(s.stores, key)
+		}
+	}
+}
+
+// ByListener are the stores by listener key, until the next Update.
 func (s *Stores) ByListener() map[string]*Store { return s.stores }
 
 // Faults are those of all stores.
@@ -84,5 +109,5 @@ func (k *kept) fresh(secrets secret.Set) bool {
 			return false
 		}
 	}
-	return secrets[t.Default] == k.material[len(t.Certificates)]
+	return t.Default == "" || secrets[t.Default] == k.material[len(t.Certificates)]
 }
