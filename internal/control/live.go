@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/feed"
+	"github.com/gatehouse-io/gatehouse/internal/translate"
 )
 
 // live joins what translate concluded with what the data side acknowledged: a verdict is told once the data side serves what it
@@ -109,6 +111,7 @@ func (v *live) settle(fresh bool) {
 func (v *live) amend(changes map[diag.Ref]*diag.Object) {
 	faults := map[diag.Ref][]diag.Fault{}
 	for _, f := range v.ack.Faults {
+		f.Object.Group = cmp.Or(f.Object.Group, translate.Group(f.Object.Kind)) // the IR's sources have none
 		faults[f.Object] = append(faults[f.Object], f)
 	}
 	concerned := maps.Clone(v.bound)
