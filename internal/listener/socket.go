@@ -37,10 +37,11 @@ type Socket struct {
 // binds is bound at all of them. stores are the certificates by listener key; asks says, by key, whose clients are asked for a
 // certificate (nil: nobody's). A table of certificates that is as in prev is kept.
 func Sockets(prev []Socket, ls []*ir.Listener, stores map[string]*cert.Store, asks func(key string) bool) (wanted []Socket, refused map[string]State) {
-	ls = slices.Clone(ls)
-	slices.SortStableFunc(ls, func(a, b *ir.Listener) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key))
-	})
+	older := func(a, b *ir.Listener) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key)) }
+	if !slices.IsSortedFunc(ls, older) {
+		ls = slices.Clone(ls)
+		slices.SortStableFunc(ls, older)
+	}
 	at := map[ir.Bind]int{}
 	owner := map[ir.Bind]*ir.Listener{}
 	entries := map[ir.Bind][]cert.Entry{}
