@@ -429,7 +429,8 @@ type GatewayParameters struct {
 type GatewayParametersSpec struct {
 	// Infrastructure says how clients reach the listeners.
 	Infrastructure *Infrastructure `json:"infrastructure,omitempty"`
-	// DefaultCertificateRef names the certificate for TLS clients whose server name no other certificate covers.
+	// DefaultCertificateRef names the certificate for TLS clients whose server name no other certificate covers. A listener that has
+	// certificates of its own shows it for names that it covers; for all others the first of its own.
 	// +kubebuilder:validation:XValidation:rule="self.kind == 'Secret'",message="kind must be Secret"
 	DefaultCertificateRef *gatewayv1.SecretObjectReference `json:"defaultCertificateRef,omitempty"`
 	// HTTPSRedirect answers HTTP with a redirect to HTTPS. Default: true for an IngressClass, for hosts with TLS; false

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/kube"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
@@ -22,7 +23,10 @@ func (p *process) metrics() {
 	gauge("client_connections", "Client connections open now.", func() float64 { return float64(l.Stats().Open) })
 	counter("client_connections_accepted_total", "Client connections accepted.", func() float64 { return float64(l.Stats().Accepted) })
 	counter("client_connections_limited_total", "Client connections closed because too many were open.", func() float64 { return float64(l.Stats().Limited) })
-	counter("tls_handshake_failures_total", "TLS handshakes with clients that failed.", func() float64 { return float64(l.Stats().HandshakeFailures) })
+	for _, f := range listener.Failures() {
+		r.Counter("tls_handshake_failures_total", "TLS handshakes with clients that failed, by reason.", map[string]string{"reason": f.String()},
+			func() float64 { return float64(l.HandshakeFailures(f)) })
+	}
 	counter("proxy_protocol_refused_total", "Client connections closed because of the PROXY protocol.", func() float64 { return float64(l.Stats().ProxyRefused) })
 	counter("backend_dials_total", "Connections made to backends.", func() float64 { return float64(d.BackendDials.Load()) })
 	counter("backend_reuses_total", "Exchanges on a kept connection to a backend.", func() float64 { return float64(d.BackendReuses.Load()) })

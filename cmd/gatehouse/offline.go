@@ -17,6 +17,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/cert"
 	"github.com/gatehouse-io/gatehouse/internal/compile"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/edge"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/kube"
 	"github.com/gatehouse-io/gatehouse/internal/listener"
@@ -177,16 +178,9 @@ func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag
 
 // certificateFaults are what is wrong with the certificates that listeners name, and with those for backends.
 func certificateFaults(r *translate.Result) (out []diag.Fault) {
-	for _, l := range r.Config.Listeners {
-		if l.TLS == nil {
-			continue
-		}
-		_, faults := cert.Build(nil, l.TLS, r.Secrets)
-		for _, f := range faults {
-			out = append(out, diag.Fault{Object: diag.Ref{Kind: f.Source.Kind, Namespace: f.Source.Namespace, Name: f.Source.Name},
-				Path: f.Source.Field, Message: f.Message, Hint: f.Hint, Reason: "InvalidCertificateRef"})
-		}
-	}
+	var stores cert.Stores
+	stores.Update(r.Config.Listeners, r.Secrets)
+	out = edge.CertificateFaults(stores.Faults())
 	for _, c := range r.Config.Clusters {
 		if c.TLS == nil {
 			continue
@@ -201,7 +195,7 @@ func certificateFaults(r *translate.Result) (out []diag.Fault) {
 
 // bindFaults are the listeners that will not serve because another one has their address and port.
 func bindFaults(ls []*ir.Listener) (out []diag.Fault) {
-	_, refused := listener.Sockets(ls, nil, nil)
+	_, refused := listener.Sockets(nil, ls, nil, nil)
 	for _, l := range ls {
 		if st, ok := refused[l.Key]; ok {
 			out = append(out, diag.Fault{Object: diag.Ref{Kind: l.Source.Kind, Namespace: l.Source.Namespace, Name: l.Source.Name},

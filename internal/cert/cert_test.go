@@ -117,13 +117,14 @@ func TestSelectionByName(t *testing.T) {
 	a := newAuthority(t)
 	secrets := secret.Set{"Secret/s/shop": a.pair("shop.example"), "Secret/s/wild": a.pair("*.shop.example"),
 		"Secret/s/deflt": a.pair("fallback.example"), "Secret/s/hosts": a.pair("own.example")}
-	store, faults := Build(nil, &ir.TLS{Default: "Secret/s/deflt", Certificates: []ir.Certificate{
-		{Handle: "Secret/s/shop"}, {Handle: "Secret/s/wild"}, {Handle: "Secret/s/hosts", Hosts: []string{"Wanted.example"}}}}, secrets)
+	store, faults := Build(nil, "", &ir.TLS{Default: "Secret/s/deflt", Certificates: []ir.Certificate{
+		{Handle: "Secret/s/shop", Hosts: []string{"shop.example"}}, {Handle: "Secret/s/wild", Hosts: []string{"*.shop.example"}},
+		{Handle: "Secret/s/hosts", Hosts: []string{"Wanted.example"}}}}, secrets)
 	if len(faults) != 1 || !faults[0].Warning || !strings.Contains(faults[0].Message, "does not name Wanted.example") {
 		t.Errorf("faults = %+v, want one warning about Wanted.example", faults)
 	}
 	s := NewServer("http/1.1")
-	s.Swap(NewTable([]Entry{{Store: store}}))
+	s.Swap(NewTable(nil, []Entry{{Store: store}}))
 	for _, c := range []struct{ sni, want string }{
 		{"shop.example", "shop.example"},
 		{"SHOP.example", "shop.example"},
@@ -157,14 +158,14 @@ func wantAlert(t *testing.T, what string, err error, alert string) {
 
 func TestNoCertificateIsUnrecognizedName(t *testing.T) {
 	a := newAuthority(t)
-	store, _ := Build(nil, &ir.TLS{Certificates: []ir.Certificate{{Handle: "Secret/s/shop"}}},
+	store, _ := Build(nil, "", &ir.TLS{Certificates: []ir.Certificate{{Handle: "Secret/s/shop", Hosts: []string{"shop.example"}}}},
 		secret.Set{"Secret/s/shop": a.pair("shop.example")})
 	s := NewServer("http/1.1")
 	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		s.Swap(nil)
 		_, err := shake(t, s, &tls.Config{ServerName: "shop.example", InsecureSkipVerify: true, MaxVersion: v})
 		wantAlert(t, "empty server", err, "unrecognized name")
-		s.Swap(NewTable([]Entry{{Store: store}}))
+		s.Swap(NewTable(nil, []Entry{{Store: store}}))
 		for _, sni := range []string{"other.example", ""} {
 			_, err := shake(t, s, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: v})
 			wantAlert(t, "name "+sni, err, "unrecognized name")
@@ -176,14 +177,14 @@ func TestNoCertificateIsUnrecognizedName(t *testing.T) {
 func TestListenersOfOneSocketAreIsolated(t *testing.T) {
 	a := newAuthority(t)
 	build := func(names ...string) *Store {
-		st, faults := Build(nil, &ir.TLS{Certificates: []ir.Certificate{{Handle: "h"}}}, secret.Set{"h": a.pair(names...)})
+		st, faults := Build(nil, "", &ir.TLS{Certificates: []ir.Certificate{{Handle: "h"}}}, secret.Set{"h": a.pair(names...)})
 		if len(faults) > 0 {
 			t.Fatal(faults)
 		}
 		return st
 	}
 	s := NewServer("http/1.1")
-	s.Swap(NewTable([]Entry{
+	s.Swap(NewTable(nil, []Entry{
 		{Hostname: "*.example", Store: build("everything", "a.example", "x.y.example", "deep.shop.example")},
 		{Hostname: "*.shop.example", Store: build("shop wildcard", "deep.shop.example")},
 		{Hostname: "pay.shop.example", Store: build("pay", "pay.shop.example"), MinVersion: "1.3"},
@@ -199,8 +200,10 @@ func TestListenersOfOneSocketAreIsolated(t *testing.T) {
 			t.Errorf("certificate for %q = %q, want %q", c.sni, got, c.want)
 		}
 	}
-	_, err := shake(t, s, &tls.Config{ServerName: "other.shop.example", InsecureSkipVerify: true})
-	wantAlert(t, "name under a listener without its certificate", err, "unrecognized name")
+	st, err := shake(t, s, &tls.Config{ServerName: "other.shop.example", InsecureSkipVerify: true})
+	if err != nil || commonName(st) != "shop wildcard" {
+		t.Errorf("a name that no certificate of its listener covers: %v, want the listener's own, not that of *.example", err)
+	}
 	_, err = shake(t, s, &tls.Config{ServerName: "pay.shop.example", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 	wantAlert(t, "TLS 1.2 at a listener of TLS 1.3", err, "protocol version")
 	_, err = shake(t, s, &tls.Config{ServerName: "a.example", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10,
@@ -213,8 +216,8 @@ func TestSwapKeepsSessionsButNotWithdrawnNames(t *testing.T) {
 	spec := &ir.TLS{Certificates: []ir.Certificate{{Handle: "shop"}}}
 	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		s := NewServer("http/1.1")
-		one, _ := Build(nil, spec, secret.Set{"shop": a.pair("shop.example")})
-		s.Swap(NewTable([]Entry{{Store: one}}))
+		one, _ := Build(nil, "", spec, secret.Set{"shop": a.pair("shop.example")})
+		s.Swap(NewTable(nil, []Entry{{Store: one}}))
 		client := &tls.Config{ServerName: "shop.example", RootCAs: a.pool, MaxVersion: v,
 			ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 		for i, want := range []bool{false, true} {
@@ -222,12 +225,12 @@ func TestSwapKeepsSessionsButNotWithdrawnNames(t *testing.T) {
 				t.Fatalf("%#x: handshake %d: resumed %v, err %v, want %v", v, i, st.DidResume, err, want)
 			}
 		}
-		two, _ := Build(one, spec, secret.Set{"shop": a.pair("shop.example")})
-		s.Swap(NewTable([]Entry{{Store: two}}))
+		two, _ := Build(one, "", spec, secret.Set{"shop": a.pair("shop.example")})
+		s.Swap(NewTable(nil, []Entry{{Store: two}}))
 		if st, err := shake(t, s, client); err != nil || !st.DidResume {
 			t.Errorf("%#x: after a swap: resumed %v, err %v, want a resumed session", v, st.DidResume, err)
 		}
-		s.Swap(NewTable(nil))
+		s.Swap(NewTable(nil, nil))
 		_, err := shake(t, s, client)
 		wantAlert(t, "name withdrawn, ticket held", err, "unrecognized name")
 	}
@@ -239,26 +242,26 @@ func TestPairThatDoesNotParseLeavesTheOneInUse(t *testing.T) {
 	bad := &secret.Material{Data: map[string]secret.Value{keyCert: good.Data[keyCert], keyKey: a.pair("shop.example").Data[keyKey]}}
 	spec := &ir.TLS{Certificates: []ir.Certificate{{Handle: "Secret/s/shop", Source: ir.Source{Kind: "Ingress", Name: "shop"}}}}
 
-	first, faults := Build(nil, spec, secret.Set{"Secret/s/shop": good})
+	first, faults := Build(nil, "", spec, secret.Set{"Secret/s/shop": good})
 	if len(faults) != 0 || !first.Covers("shop.example") {
 		t.Fatalf("good pair: faults %v, covers %v", faults, first.Covers("shop.example"))
 	}
-	second, faults := Build(first, spec, secret.Set{"Secret/s/shop": bad})
+	second, faults := Build(first, "", spec, secret.Set{"Secret/s/shop": bad})
 	if len(faults) != 1 || faults[0].Source.Name != "shop" || !strings.Contains(faults[0].Message, "private key does not match") {
 		t.Errorf("bad pair: faults %+v, want one: private key does not match", faults)
 	}
-	third, faults := Build(second, spec, secret.Set{"Secret/s/shop": bad}) // the same material again: still told
+	third, faults := Build(second, "", spec, secret.Set{"Secret/s/shop": bad}) // the same material again: still told
 	if len(faults) != 1 || !third.Covers("shop.example") {
 		t.Errorf("bad pair again: faults %v, covers %v, want one fault and the old pair", faults, third.Covers("shop.example"))
 	}
-	gone, _ := Build(third, &ir.TLS{}, secret.Set{"Secret/s/shop": bad})
+	gone, _ := Build(third, "", &ir.TLS{}, secret.Set{"Secret/s/shop": bad})
 	if gone.Covers("shop.example") {
 		t.Error("out of the spec, the pair is still in use")
 	}
-	if back, _ := Build(gone, spec, secret.Set{"Secret/s/shop": bad}); back.Covers("shop.example") {
+	if back, _ := Build(gone, "", spec, secret.Set{"Secret/s/shop": bad}); back.Covers("shop.example") {
 		t.Error("back in the spec with a pair that does not parse, the old pair came back")
 	}
-	absent, faults := Build(third, spec, secret.Set{})
+	absent, faults := Build(third, "", spec, secret.Set{})
 	if absent.Covers("shop.example") || len(faults) != 1 || faults[0].Message != "no Secret s/shop" {
 		t.Errorf("Secret gone: covers %v, faults %+v, want not covered and \"no Secret s/shop\"", absent.Covers("shop.example"), faults)
 	}
@@ -273,8 +276,8 @@ func TestUnchangedMaterialIsNotParsedAgain(t *testing.T) {
 	a := newAuthority(t)
 	spec := &ir.TLS{Certificates: []ir.Certificate{{Handle: "h"}}, Default: "h"}
 	set := secret.Set{"h": a.pair("shop.example")}
-	one, _ := Build(nil, spec, set)
-	two, _ := Build(one, spec, set)
+	one, _ := Build(nil, "", spec, set)
+	two, _ := Build(one, "", spec, set)
 	if one.pairs["h"] != two.pairs["h"] {
 		t.Error("the pair was parsed again")
 	}
@@ -285,9 +288,9 @@ func TestUnchangedMaterialIsNotParsedAgain(t *testing.T) {
 
 func TestBackendVerifiesChainAndName(t *testing.T) {
 	a, stranger := newAuthority(t), newAuthority(t)
-	store, _ := Build(nil, &ir.TLS{Default: "h"}, secret.Set{"h": a.pair("cart.internal")})
+	store, _ := Build(nil, "", &ir.TLS{Default: "h"}, secret.Set{"h": a.pair("cart.internal")})
 	s := NewServer("http/1.1")
-	s.Swap(NewTable([]Entry{{Store: store}}))
+	s.Swap(NewTable(nil, []Entry{{Store: store}}))
 	secrets := secret.Set{"Secret/s/ca": a.bundle(), "Secret/s/stranger": stranger.bundle()}
 	for _, c := range []struct {
 		name string
@@ -319,9 +322,9 @@ func TestBackendClientCertificateAndSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, _ := Build(nil, &ir.TLS{Default: "h"}, secret.Set{"h": a.pair("cart.internal")})
+	store, _ := Build(nil, "", &ir.TLS{Default: "h"}, secret.Set{"h": a.pair("cart.internal")})
 	s := NewServer("http/1.1")
-	s.Swap(NewTable([]Entry{{Store: store}}))
+	s.Swap(NewTable(nil, []Entry{{Store: store}}))
 	var seen []string
 	s.base.ClientAuth, s.base.ClientCAs = tls.RequireAndVerifyClientCert, a.pool
 	s.base.VerifyConnection = func(st tls.ConnectionState) error {

@@ -19,14 +19,18 @@ type Entry struct {
 
 // Table is the listeners of one socket by their hostnames. It is not changed once made; nil knows no name.
 type Table struct {
-	exact map[string]*Entry
-	wild  map[string]*Entry // "*.example" stands at "example"
-	any   *Entry
+	entries []Entry
+	exact   map[string]*Entry
+	wild    map[string]*Entry // "*.example" stands at "example"
+	any     *Entry
 }
 
-// NewTable makes a table. Of two entries with one hostname the first counts.
-func NewTable(entries []Entry) *Table {
-	t := &Table{exact: map[string]*Entry{}, wild: map[string]*Entry{}}
+// NewTable makes a table, which is prev if that was made of the same entries. Of two entries with one hostname the first counts.
+func NewTable(prev *Table, entries []Entry) *Table {
+	if prev != nil && slices.Equal(prev.entries, entries) {
+		return prev
+	}
+	t := &Table{entries: entries, exact: map[string]*Entry{}, wild: map[string]*Entry{}}
 	for i := range entries {
 		e := &entries[i]
 		name := strings.ToLower(e.Hostname)
@@ -47,11 +51,17 @@ func NewTable(entries []Entry) *Table {
 	return t
 }
 
+// longest is how long a name can be (RFC 1035 section 2.3.4). What is longer is looked up nowhere: it could be 64 KiB of dots.
+const longest = 253
+
 // entry finds the listener for a name in lower case: the exact hostname, then the longest wildcard, then the listener for
-// any name. A client that sends no name reaches only that last one.
+// any name. A client that sends no name reaches only that last one, or the only one there is. proxy judges requests by the same rule.
 func (t *Table) entry(name string) *Entry {
-	if t == nil {
+	switch {
+	case t == nil || len(name) > longest:
 		return nil
+	case name == "" && len(t.entries) == 1:
+		return &t.entries[0]
 	}
 	if e := t.exact[name]; e != nil {
 		return e
@@ -104,8 +114,10 @@ func (s *Server) Config() *tls.Config { return s.base }
 func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	name := strings.ToLower(hello.ServerName)
 	e := s.table.Load().entry(name)
-	switch {
-	case e == nil || !e.Store.Covers(name):
+	if e == nil || !e.Store.Covers(name) {
+		if r, ok := hello.Conn.(Refused); ok {
+			r.Refused(name)
+		}
 		return s.refuse, nil
 	}
 	if e.ClientCertificate {
@@ -125,6 +137,9 @@ func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 // Asked is a connection that wants to know when its client is asked for a certificate.
 type Asked interface{ Asked() }
+
+// Refused is a connection that wants to know when there is no certificate for the name its client sent, "" for none.
+type Refused interface{ Refused(name string) }
 
 // mark stands before the name in a session of a client that showed a certificate.
 const mark = "client certificate for "
@@ -157,7 +172,7 @@ func (s *Server) asking(c *tls.Config) *tls.Config {
 
 func marked(b []byte) bool { return strings.HasPrefix(string(b), mark) }
 
-// certificate returns nil without an error when no certificate is meant for the name: crypto/tls then sends
+// certificate returns nil without an error when there is none to show: crypto/tls then sends
 // unrecognized_name (RFC 6066 section 3).
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(hello.ServerName)

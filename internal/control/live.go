@@ -1,13 +1,16 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/feed"
+	"github.com/gatehouse-io/gatehouse/internal/translate"
 )
 
 // live joins what translate concluded with what the data side acknowledged: a verdict is told once the data side serves what it
@@ -108,6 +111,7 @@ func (v *live) settle(fresh bool) {
 func (v *live) amend(changes map[diag.Ref]*diag.Object) {
 	faults := map[diag.Ref][]diag.Fault{}
 	for _, f := range v.ack.Faults {
+		f.Object.Group = cmp.Or(f.Object.Group, translate.Group(f.Object.Kind)) // the IR's sources have none
 		faults[f.Object] = append(faults[f.Object], f)
 	}
 	concerned := maps.Clone(v.bound)
@@ -153,7 +157,9 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 		out.Faults = append(slices.Clone(o.Faults), faults...)
 		diag.SortFaults(out.Faults)
 		out.Faults = slices.Compact(out.Faults)
-		out.Parents = refused(o.Parents, faults[0])
+		if i := slices.IndexFunc(faults, func(f diag.Fault) bool { return f.Severity == diag.Error }); i >= 0 {
+			out.Parents = refused(o.Parents, faults[i])
+		}
 	}
 	problem, served := "", 0
 	for i := range o.Listeners {
@@ -165,6 +171,9 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 		st, known := listeners[l.Key]
 		if known && st.Problem == "" {
 			served++
+			if w := warnings(faults, i); w != "" {
+				st.Note = joined(st.Note, w)
+			}
 			if st.Note == "" {
 				continue
 			}
@@ -192,6 +201,24 @@ func withAck(o *diag.Object, listeners map[string]feed.ListenerState, faults []d
 		return o
 	}
 	return &out
+}
+
+// warnings is what the data side found about the i-th listener of a Gateway that is served all the same.
+func warnings(faults []diag.Fault, i int) (out string) {
+	prefix := fmt.Sprintf("spec.listeners[%d].", i)
+	for _, f := range faults {
+		if f.Severity == diag.Warning && strings.HasPrefix(f.Path, prefix) {
+			out = joined(out, f.Text())
+		}
+	}
+	return out
+}
+
+func joined(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
 }
 
 // refused is the verdicts about a policy or route of which the data side found that it cannot be served.

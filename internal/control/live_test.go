@@ -51,6 +51,38 @@ spec:
 	})
 }
 
+// TestWarningOfTheDataSideIsInTheCondition: a certificate that does not fit leaves its listener programmed, and its condition tells.
+// The data side knows objects without their groups.
+func TestWarningOfTheDataSideIsInTheCondition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go w.loop.Run(ctx)
+		w.loop.Apply(parse(t, shop, "web"), nil)
+		states := map[string]feed.ListenerState{"Gateway/shop/g/http": {Bound: ":80"}}
+		gateway := diag.Ref{Kind: "Gateway", Namespace: "shop", Name: "g"}
+		w.ack(states, diag.Fault{Object: gateway, Severity: diag.Warning, Path: "spec.listeners[0].tls.certificateRefs[0]", Message: "the certificate does not name a.test"},
+			diag.Fault{Object: diag.Ref{Kind: "HTTPRoute", Namespace: "shop", Name: "r"}, Severity: diag.Warning, Message: "odd"})
+		w.live()
+		r, _ := w.loop.Live()
+		gateway.Group = "gateway.networking.k8s.io"
+		got := diag.Find(r.Object(gateway).Listeners[0].Conditions, "Programmed")
+		if want := "spec.listeners[0].tls.certificateRefs[0]: the certificate does not name a.test"; !got.Status || got.Reason != "Programmed" || got.Message != want {
+			t.Errorf("condition = %+v, want Programmed=True with %q", got, want)
+		}
+		if got := w.live(); !strings.Contains(got, "HTTPRoute shop/r at Gateway shop/g: Accepted") {
+			t.Errorf("a warning made a route not accepted:\n%s", got)
+		}
+		w.ack(states)
+		w.live()
+		r, _ = w.loop.Live()
+		if got := diag.Find(r.Object(gateway).Listeners[0].Conditions, "Programmed"); got.Message != "" {
+			t.Errorf("the warning outlived its cause: %+v", got)
+		}
+	})
+}
+
 // TestVerdictsWaitForTheDataSide: a verdict is told when what it is about is live, with what the data side says of it.
 func TestVerdictsWaitForTheDataSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

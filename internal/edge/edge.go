@@ -68,8 +68,10 @@ type Edge struct {
 
 	// Of the apply loop alone.
 	seen      feed.State
-	stores    map[string]*cert.Store
+	stores    cert.Stores
 	certFault []diag.Fault
+	wanted    []listener.Socket
+	asks      map[string]bool // listeners whose clients are asked for a certificate
 	backends  map[string]backendTLS
 	checks    map[string]checker
 	filled    map[string]bool // clusters whose endpoints were set
@@ -101,7 +103,7 @@ const (
 
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
-	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
+	e := &Edge{o: o, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
 	e.proxy = proxy.NewEdge(o.Recorder)
@@ -161,9 +163,7 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 		next, e.faults = e.compiler.Compile(st.Config)
 	}
 	clusters := old.Config == nil || config && !slices.Equal(old.Config.Clusters, st.Config.Clusters)
-	if secrets || config {
-		e.certificates(st)
-	}
+	stores := (secrets || config) && e.certificates(st)
 	if secrets || clusters {
 		e.configure(ctx, st)
 	}
@@ -172,18 +172,14 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 	}
 	e.seen = st
 	var states map[string]listener.State
-	if secrets || config {
-		wanted, refused := listener.Sockets(st.Config.Listeners, e.stores, func(key string) bool {
-			l := next.Listeners[key]
-			return l != nil && l.ClientCertificate
-		})
-		e.refused = refused
-		if config { // before the sockets: one that is new must find its routes
-			e.proxy.Swap(next)
-			e.snapshot = next
-			e.retain()
-		}
-		states = e.listeners.Apply(wanted)
+	sockets := e.sockets(old.Config, st.Config, next, stores)
+	if config { // before the sockets: one that is new must find its routes
+		e.proxy.Swap(next)
+		e.snapshot = next
+		e.retain()
+	}
+	if sockets {
+		states = e.listeners.Apply(e.wanted)
 		if !e.ready.Load() {
 			e.listeners.Start()
 			e.ready.Store(true)
@@ -192,25 +188,6 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 		states = e.listeners.States()
 	}
 	e.acknowledge(states)
-}
-
-// certificates builds the certificate store of every HTTPS listener.
-func (e *Edge) certificates(st feed.State) {
-	stores := make(map[string]*cert.Store, len(e.stores))
-	e.certFault = e.certFault[:0:0]
-	for _, l := range st.Config.Listeners {
-		if l.TLS == nil {
-			continue
-		}
-		s, faults := cert.Build(e.stores[l.Key], l.TLS, st.Secrets)
-		stores[l.Key] = s
-		for _, f := range faults {
-			e.certFault = append(e.certFault, diag.Fault{
-				Object: diag.Ref{Kind: f.Source.Kind, Namespace: f.Source.Namespace, Name: f.Source.Name}, Path: f.Source.Field,
-				Message: f.Message, Hint: f.Hint, Reason: "InvalidCertificateRef"})
-		}
-	}
-	e.stores = stores
 }
 
 // configure gives every cluster its settings. They are made anew only when something they are made of has changed, because

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,8 @@ type Pair struct {
 	Pool      *x509.CertPool
 }
 
-// Certificate makes a Pair for names: DNS names, or URIs if they have a scheme. The first one must be a DNS name.
+// Certificate makes a Pair for names: DNS names, or URIs if they have a scheme. The first one must be a DNS name; one behind "CN=" is the
+// common name alone.
 func Certificate(t testing.TB, names ...string) *Pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -39,7 +41,11 @@ func Certificate(t testing.TB, names ...string) *Pair {
 		uris = append(uris, u)
 		return true
 	})
-	tmpl := &x509.Certificate{URIs: uris, SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
+	common := names[0]
+	if cn, ok := strings.CutPrefix(common, "CN="); ok {
+		common, names = cn, names[1:]
+	}
+	tmpl := &x509.Certificate{URIs: uris, SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: common}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"testing"
 
 	"github.com/gatehouse-io/gatehouse/internal/edgetest"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
 
@@ -20,7 +22,7 @@ func TestMisdirectedAcrossListeners(t *testing.T) {
 	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
 	port := edgetest.FreePort(t)
 	bind := []ir.Bind{{Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: port}}
-	listener := func(key, host, handle string) *ir.Listener {
+	gateway := func(key, host, handle string) *ir.Listener {
 		return &ir.Listener{Key: key, Group: "G", Port: port, Protocol: ir.HTTPS, Hostname: host, Binds: bind,
 			Source: ir.Source{Kind: "Gateway", Namespace: "test", Name: "g"}, TLS: &ir.TLS{Certificates: []ir.Certificate{{Handle: handle}}}}
 	}
@@ -29,7 +31,7 @@ func TestMisdirectedAcrossListeners(t *testing.T) {
 	}
 	r := edgetest.New(t, edgetest.Options{Config: edgetest.Simple(), Steps: edgetest.Steps(), Clusters: map[string][]string{"c": {b}}})
 	cfg := &ir.Config{Clusters: edgetest.Simple().Clusters,
-		Listeners: []*ir.Listener{listener("one", "one.example", "Secret/test/one"), listener("two", "*.two.example", "Secret/test/two")},
+		Listeners: []*ir.Listener{gateway("one", "one.example", "Secret/test/one"), gateway("two", "*.two.example", "Secret/test/two")},
 		Hosts:     []*ir.Host{route("one"), route("two")}}
 	r.Publish(cfg, map[string][]string{"c": {b}}, secret.Set{"Secret/test/one": one.Material, "Secret/test/two": wild.Material})
 	addr := netip.AddrPortFrom(bind[0].Address, port).String()
@@ -57,8 +59,80 @@ func TestMisdirectedAcrossListeners(t *testing.T) {
 		}
 		nc.Close()
 	}
-	if nc, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: one.Pool, ServerName: "nobody.example"}); err == nil {
-		nc.Close()
-		t.Error("a handshake for a name without a certificate succeeded")
+	for _, sni := range []string{"nobody.example", ""} { // of two listeners with hostnames neither is chosen without a name
+		if nc, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, ServerName: sni}); err == nil {
+			nc.Close()
+			t.Errorf("a handshake for %q succeeded, which no listener takes", sni)
+		}
+	}
+	if n := r.Edge.Listeners().HandshakeFailures(listener.UnrecognizedName); n != 2 {
+		t.Errorf("handshakes refused as unrecognized_name = %d, want 2", n)
+	}
+}
+
+// TestNoServerNameReachesOnlyTheListenerChosen: a client without SNI gets the listener of any name, with its certificate, and no host of
+// another one; H3, C1: the certificates name nothing that clients ask for.
+func TestNoServerNameReachesOnlyTheListenerChosen(t *testing.T) {
+	b := edgetest.HTTPBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
+	port := edgetest.FreePort(t)
+	ip := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	addr := netip.AddrPortFrom(ip, port).String()
+	gateway := func(key, host string) *ir.Listener {
+		return &ir.Listener{Key: key, Group: "G", Port: port, Protocol: ir.HTTPS, Hostname: host, Binds: []ir.Bind{{Address: ip, Port: port}},
+			Source: ir.Source{Kind: "Gateway", Namespace: "test", Name: "g"}, TLS: &ir.TLS{Certificates: []ir.Certificate{{Handle: "Secret/test/" + key}}}}
+	}
+	route := func(l string) *ir.Host {
+		return &ir.Host{Listener: l, Routes: []*ir.Route{{Name: "r/" + l, Backends: []ir.Backend{{Cluster: "c", Weight: 1}}}}}
+	}
+	secrets := secret.Set{"Secret/test/any": edgetest.Certificate(t, "CN=any").Material, "Secret/test/one": edgetest.Certificate(t, "other.test").Material}
+	clusters := map[string][]string{"c": {b}}
+	r := edgetest.New(t, edgetest.Options{Config: edgetest.Simple(), Steps: edgetest.Steps(), Clusters: clusters})
+	ask := func(what, sni, host, certificate string, status int) {
+		t.Helper()
+		nc, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, ServerName: sni})
+		if err != nil {
+			t.Errorf("%s: handshake for %q: %v", what, sni, err)
+			return
+		}
+		defer nc.Close()
+		if got := nc.ConnectionState().PeerCertificates[0].Subject.CommonName; got != certificate {
+			t.Errorf("%s: certificate for %q = %s, want %s", what, sni, got, certificate)
+		}
+		c := &edgetest.Client{Conn: nc, T: t, R: bufio.NewReader(nc)}
+		c.Send("GET / HTTP/1.1\nHost: " + host + "\n\n")
+		if res, body := c.Read("GET"); res.StatusCode != status {
+			t.Errorf("%s: SNI %q, Host %s: %d %q, want %d", what, sni, host, res.StatusCode, body, status)
+		}
+	}
+	publish := func(hosts []*ir.Host, ls ...*ir.Listener) {
+		t.Helper()
+		r.Publish(&ir.Config{Clusters: edgetest.Simple().Clusters, Listeners: ls, Hosts: hosts}, clusters, secrets)
+	}
+	publish([]*ir.Host{route("any"), route("one")}, gateway("any", ""), gateway("one", "one.example"))
+	ask("two", "", addr, "any", 200)
+	ask("two", "", "whatever.example", "any", 200)
+	ask("two", "", "one.example", "any", 421)
+	ask("two", "one.example", "one.example", "other.test", 200)
+	ask("two", "ONE.example", "one.example", "other.test", 200)
+	ask("two", "x.example", "one.example", "any", 421)
+	ask("two", "one.example", "x.example", "other.test", 421)
+	publish([]*ir.Host{route("one")}, gateway("one", "one.example"))
+	ask("the only one", "", "one.example", "other.test", 200)
+	ask("the only one", "", "x.example", "other.test", 404)
+	ask("the only one", "", addr, "other.test", 404)
+
+	// A second listener comes while a connection without a name is open: it was made for none of them now.
+	nc, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	c := &edgetest.Client{Conn: nc, T: t, R: bufio.NewReader(nc)}
+	secrets = maps.Clone(secrets)
+	secrets["Secret/test/two"] = edgetest.Certificate(t, "two.example").Material
+	publish([]*ir.Host{route("one"), route("two")}, gateway("one", "one.example"), gateway("two", "two.example"))
+	c.Send("GET / HTTP/1.1\nHost: two.example\n\n")
+	if res, _ := c.Read("GET"); res.StatusCode != 421 {
+		t.Errorf("a listener that came later, on a connection without a name: %d, want 421", res.StatusCode)
 	}
 }

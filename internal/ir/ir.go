@@ -71,13 +71,14 @@ type Listener struct {
 // TLS is how a listener terminates TLS.
 type TLS struct {
 	Certificates []Certificate `json:"certificates"`      // in order of preference
-	Default      string        `json:"default,omitempty"` // handle of the certificate for names that no other covers
+	Default      string        `json:"default,omitempty"` // handle of the certificate for names for which there is no other
 }
 
-// Certificate is a handle of a Secret of type kubernetes.io/tls and the names it is wanted for.
+// Certificate is a handle of a Secret of type kubernetes.io/tls and the names it is wanted for. Without a handle the names want what
+// covers them otherwise: another certificate, or the default.
 type Certificate struct {
 	Handle string   `json:"handle"`
-	Hosts  []string `json:"hosts,omitempty"` // empty: the names in the certificate itself
+	Hosts  []string `json:"hosts,omitempty"` // empty: it is the listener's own, for all its names; "": names that nothing else covers
 	Source Source   `json:"source"`
 }
 

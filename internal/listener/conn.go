@@ -43,9 +43,12 @@ type Conn struct {
 	raw   syscall.RawConn
 	tls   *tls.Conn
 	tstat *tls.ConnectionState
-	asked bool    // the client was asked for a certificate
-	sock  *socket // nil for a connection made by Wrap
-	meta  *Socket // nil after the handshake: a long connection keeps no old certificate alive
+	asked bool // the client was asked for a certificate
+	// refused says that the handshake was, for want of a certificate for refusedName.
+	refused     bool
+	refusedName string
+	sock        *socket // nil for a connection made by Wrap
+	meta        *Socket // nil after the handshake: a long connection keeps no old certificate alive
 
 	peer, rawPeer netip.AddrPort
 	state         atomic.Uint32
@@ -155,7 +158,7 @@ func (c *Conn) Handshake() error {
 			c.tls = tls.Server(&wire{Conn: low, c: c}, c.sock.tls.Config())
 		}
 		if err := c.shake(); err != nil {
-			c.count(func(n *counters) { n.tls.Add(1) })
+			c.shakeFailed(err)
 			return err
 		}
 		st := c.tls.ConnectionState()
@@ -360,6 +363,9 @@ type wire struct {
 
 // Asked is called in the handshake, for cert.Asked.
 func (w *wire) Asked() { w.c.asked = true }
+
+// Refused is called in the handshake, for cert.Refused.
+func (w *wire) Refused(name string) { w.c.refused, w.c.refusedName = true, name }
 
 func (w *wire) Read(p []byte) (int, error) {
 	if len(w.c.stage) > 0 {

@@ -25,7 +25,12 @@ import (
 )
 
 // table makes the TLS of a socket that shows a certificate for shop.example to everybody.
-func table(t testing.TB) *cert.Table {
+func table(t *testing.T) *cert.Table {
+	t.Helper()
+	return cert.NewTable(nil, []cert.Entry{{Store: storeOf(t)}})
+}
+
+func storeOf(t *testing.T) *cert.Store {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,14 +45,14 @@ func table(t testing.TB) *cert.Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, faults := cert.Build(nil, &ir.TLS{Default: "h"}, secret.Set{"h": {Data: map[string]secret.Value{
+	store, faults := cert.Build(nil, "", &ir.TLS{Default: "h"}, secret.Set{"h": {Data: map[string]secret.Value{
 		"tls.crt": secret.New(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		"tls.key": secret.New(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kder})),
 	}}})
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	return cert.NewTable([]cert.Entry{{Store: store}})
+	return store
 }
 
 func insecure() *tls.Config {

@@ -66,7 +66,8 @@ type Set struct {
 }
 
 type counters struct {
-	open, accepted, limited, proxy, tls atomic.Int64
+	open, accepted, limited, proxy atomic.Int64
+	tls                            handshakes
 }
 
 // Stats is what a Set counted.
@@ -75,7 +76,7 @@ type Stats struct {
 	Accepted          int64 // since the start; the following are among them
 	Limited           int64 // closed because too many were open
 	ProxyRefused      int64 // closed because of the PROXY protocol: header missing, malformed, late or from a peer not trusted
-	HandshakeFailures int64 // TLS
+	HandshakeFailures int64 // TLS; Set.HandshakeFailures has them by reason
 }
 
 // New returns a set without sockets.
@@ -107,7 +108,7 @@ func (s *Set) Stats() Stats {
 		Accepted:          s.stats.accepted.Load(),
 		Limited:           s.stats.limited.Load(),
 		ProxyRefused:      s.stats.proxy.Load(),
-		HandshakeFailures: s.stats.tls.Load(),
+		HandshakeFailures: s.stats.tls.total(),
 	}
 }
 

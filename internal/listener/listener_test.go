@@ -410,7 +410,7 @@ func TestSocketsShareAndRefuse(t *testing.T) {
 	trusting := l("g/b", "Gateway/g", young, ir.HTTPS, bind)
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	trusting.Client = &ir.Client{Address: "ProxyProtocol", Trusted: trusted, TLSMinVersion: "1.3"}
-	wanted, refused := Sockets([]*ir.Listener{
+	wanted, refused := Sockets(nil, []*ir.Listener{
 		l("h/a", "Gateway/h", young, ir.HTTPS, bind),
 		l("g/a", "Gateway/g", old, ir.HTTPS, bind),
 		trusting,

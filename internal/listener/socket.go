@@ -35,12 +35,13 @@ type Socket struct {
 // Sockets groups listeners by the binds they need. Of two that cannot share one (another group, another port as clients
 // see it, or TLS beside clear text) the older has it, and refused says for the other, by key, who has it. A listener with several
 // binds is bound at all of them. stores are the certificates by listener key; asks says, by key, whose clients are asked for a
-// certificate (nil: nobody's).
-func Sockets(ls []*ir.Listener, stores map[string]*cert.Store, asks func(key string) bool) (wanted []Socket, refused map[string]State) {
-	ls = slices.Clone(ls)
-	slices.SortStableFunc(ls, func(a, b *ir.Listener) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key))
-	})
+// certificate (nil: nobody's). A table of certificates that is as in prev is kept.
+func Sockets(prev []Socket, ls []*ir.Listener, stores map[string]*cert.Store, asks func(key string) bool) (wanted []Socket, refused map[string]State) {
+	older := func(a, b *ir.Listener) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Key, b.Key)) }
+	if !slices.IsSortedFunc(ls, older) {
+		ls = slices.Clone(ls)
+		slices.SortStableFunc(ls, older)
+	}
 	at := map[ir.Bind]int{}
 	owner := map[ir.Bind]*ir.Listener{}
 	entries := map[ir.Bind][]cert.Entry{}
@@ -76,9 +77,13 @@ func Sockets(ls []*ir.Listener, stores map[string]*cert.Store, asks func(key str
 			}
 		}
 	}
+	tables := make(map[ir.Bind]*cert.Table, len(prev))
+	for i := range prev {
+		tables[prev[i].Bind] = prev[i].TLS
+	}
 	for i := range wanted {
 		if e := entries[wanted[i].Bind]; e != nil {
-			wanted[i].TLS = cert.NewTable(e)
+			wanted[i].TLS = cert.NewTable(tables[wanted[i].Bind], e)
 		}
 	}
 	return wanted, refused

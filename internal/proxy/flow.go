@@ -239,8 +239,8 @@ func (f *Flow) head() Action {
 		return f.refuse(404, "no_listener", "no listener serves this address")
 	}
 	asks := l != nil && l.ClientCertificate && f.TLS
-	if f.TLS && (f.SNI != "" || asks) && f.misdirected() {
-		return f.refuse(421, "misdirected_request", "the TLS server name belongs to another listener")
+	if f.TLS && f.misdirected() {
+		return f.refuse(421, "misdirected_request", "the TLS handshake was made for another listener")
 	}
 	if asks && !f.conn.Asked {
 		f.Close = true // the connection is from before clients were asked: on the next one they are
@@ -278,10 +278,9 @@ func (f *Flow) head() Action {
 
 // misdirected reports whether the handshake was made for another listener than the one the request belongs to: its
 // certificate, and the client's, would say nothing about this host (RFC 9110 section 15.5.20). A handshake without a server name was made
-// for the listener of any name, which is let pass only where no client certificate counts: old clients send none.
+// for the listener of any name, or the only one, and is no way into the others.
 func (f *Flow) misdirected() bool {
-	l := f.site.Listener(f.conn.Name)
-	return l != nil && f.listener != nil && l != f.listener.Config
+	return f.listener != nil && f.site.Handshake(f.conn.Name) != f.listener.Config
 }
 
 // advance runs the steps that have not run yet, then chooses a backend, until something has to be done outside.

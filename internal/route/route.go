@@ -130,6 +130,15 @@ func (s *Site[V]) Listener(host []byte) *ir.Listener {
 	return nil
 }
 
+// Handshake returns the listener that a TLS handshake for a server name (lower case, empty for none) is made for, nil if none is:
+// that of the name; without one that of any name, or the only one there is. cert chooses by the same rule.
+func (s *Site[V]) Handshake(name []byte) *ir.Listener {
+	if s != nil && len(name) == 0 && len(s.listeners) == 1 {
+		return s.listeners[0].ir
+	}
+	return s.Listener(name)
+}
+
 func (s *Site[V]) find(host []byte) *listener[V] {
 	if s == nil {
 		return nil

@@ -319,7 +319,7 @@ func (g *gatewayPass) allowed(l *gatewayv1.Listener, path string, point *attachP
 	if !supported(l.Protocol) {
 		return nil
 	}
-	http := diag.Ref{Group: group("HTTPRoute"), Kind: "HTTPRoute"}
+	http := diag.Ref{Group: Group("HTTPRoute"), Kind: "HTTPRoute"}
 	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
 		point.Routes, d.SupportedKinds = true, []diag.Ref{http}
 		return nil

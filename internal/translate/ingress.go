@@ -21,7 +21,8 @@ type ingressPass struct {
 	points   []attachPoint
 	redirect *redirect // of hosts with TLS; nil: none
 	steps    [][]*ir.Step
-	hosts    []string // in the order of the rules
+	hosts    []string        // in the order of the rules
+	tls      map[string]bool // hosts in spec.tls, see tlsHosts
 	entries  map[string][]entry
 }
 
@@ -42,7 +43,7 @@ func (p *pass) ingress() {
 		}
 		return
 	}
-	i := &ingressPass{pass: p, verdict: v, ing: ing, points: a.Listeners, entries: map[string][]entry{}}
+	i := &ingressPass{pass: p, verdict: v, ing: ing, points: a.Listeners, tls: map[string]bool{}, entries: map[string][]entry{}}
 	i.redirectByAnnotation()
 	i.protectAll(refOf("IngressClass", "", class))
 	i.certificates(class)
@@ -128,8 +129,15 @@ func (i *ingressPass) certificates(class string) {
 	var out []classCertificate
 	for n, t := range i.ing.Spec.TLS {
 		path := fmt.Sprintf("spec.tls[%d]", n)
-		if t.SecretName == "" {
-			continue // the default certificate serves
+		hosts := i.tlsHosts(&t)
+		for _, h := range hosts {
+			i.tls[h] = true
+		}
+		if t.SecretName == "" { // another certificate or the default serves; the data side says where there is none
+			if len(hosts) > 0 {
+				out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), ir.Certificate{Hosts: hosts, Source: sourceOf(i.Ref, path)}})
+			}
+			continue
 		}
 		to := refOf("Secret", i.ing.Namespace, t.SecretName)
 		r := i.resolve(i.Ref, "spec.tls.secretName", to)
@@ -143,11 +151,10 @@ func (i *ingressPass) certificates(class string) {
 		if handle == "" {
 			continue
 		}
-		c := ir.Certificate{Handle: handle, Source: sourceOf(i.Ref, path)}
-		for _, h := range t.Hosts {
-			c.Hosts = append(c.Hosts, strings.ToLower(h))
+		if len(hosts) > 0 {
+			c := ir.Certificate{Handle: handle, Hosts: hosts, Source: sourceOf(i.Ref, path)}
+			out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), c})
 		}
-		out = append(out, classCertificate{i.ing.CreationTimestamp.UTC(), c})
 		i.pass.say(topic{kind: secretTopic, name: handle}, true)
 	}
 	if len(out) > 0 {
@@ -155,15 +162,34 @@ func (i *ingressPass) certificates(class string) {
 	}
 }
 
+// tlsHosts are the hosts of an entry of spec.tls, in lower case. One without hosts means those of the rules; "" is any host.
+func (i *ingressPass) tlsHosts(t *networkingv1.IngressTLS) []string {
+	var out []string
+	for _, h := range t.Hosts {
+		out = append(out, strings.ToLower(h))
+	}
+	if len(t.Hosts) == 0 {
+		for n := range i.ing.Spec.Rules {
+			if h := strings.ToLower(i.ing.Spec.Rules[n].Host); hostnameProblem(h) == "" {
+				out = append(out, h)
+			}
+		}
+		if len(i.ing.Spec.Rules) == 0 {
+			out = append(out, "")
+		}
+	}
+	seen := make(map[string]bool, len(out))
+	return slices.DeleteFunc(out, func(h string) bool {
+		twice := seen[h]
+		seen[h] = true
+		return twice
+	})
+}
+
 // hasTLS says whether spec.tls covers a host of a rule.
 func (i *ingressPass) hasTLS(host string) bool {
-	return slices.ContainsFunc(i.ing.Spec.TLS, func(t networkingv1.IngressTLS) bool {
-		return len(t.Hosts) == 0 || slices.ContainsFunc(t.Hosts, func(h string) bool {
-			h = strings.ToLower(h)
-			_, rest, _ := strings.Cut(host, ".")
-			return h == host || host != "" && h == "*."+rest
-		})
-	})
+	_, rest, _ := strings.Cut(host, ".")
+	return i.tls[host] || host != "" && i.tls["*."+rest]
 }
 
 func (i *ingressPass) rule(n int) {

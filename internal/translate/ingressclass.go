@@ -141,7 +141,7 @@ func (p *pass) classCertificates(name string) []ir.Certificate {
 	have := map[string]bool{}
 	for _, c := range all {
 		k := c.Certificate.Handle + " " + strings.Join(c.Certificate.Hosts, " ")
-		if !have[k] {
+		if c.Certificate.Handle == "" || !have[k] {
 			have[k] = true
 			out = append(out, c.Certificate)
 		}

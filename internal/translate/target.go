@@ -97,7 +97,7 @@ func oldest[T objects.Object, X any](p *pass, name string, into map[string]X, ma
 func sectionsOf(o objects.Object, name string) []string {
 	var out []string
 	for _, r := range objects.TargetRefs(o) {
-		if objects.TargetName(o.GetNamespace(), r) == name && r.Group == group(r.Kind) && !slices.Contains(out, r.SectionName) {
+		if objects.TargetName(o.GetNamespace(), r) == name && r.Group == Group(r.Kind) && !slices.Contains(out, r.SectionName) {
 			out = append(out, r.SectionName)
 		}
 	}

@@ -136,8 +136,8 @@ func enqueueRoots[T objects.Object](t *Translator, v *objects.View) {
 	}
 }
 
-// group is the API group of a kind that Gatehouse reads.
-func group(kind string) string {
+// Group is the API group of a kind that Gatehouse reads.
+func Group(kind string) string {
 	switch kind {
 	case "GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant", "BackendTLSPolicy":
 		return "gateway.networking.k8s.io"
@@ -152,7 +152,7 @@ func group(kind string) string {
 }
 
 func refOf(kind, namespace, name string) diag.Ref {
-	return diag.Ref{Group: group(kind), Kind: kind, Namespace: namespace, Name: name}
+	return diag.Ref{Group: Group(kind), Kind: kind, Namespace: namespace, Name: name}
 }
 
 // sourceOf is a field of the object that ref names.
