@@ -12,6 +12,9 @@ import (
 // choose takes one of the route's backends: that of the client's session, else by weight.
 func (f *Flow) choose() (Action, bool) {
 	r := f.Matched
+	if a, ended := f.lastHop(); ended {
+		return a, false
+	}
 	f.stage, f.at = stageBackend, 0
 	if a := r.Config.Affinity; a != nil {
 		f.readSession(a)
