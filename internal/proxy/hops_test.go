@@ -131,3 +131,18 @@ func TestRegisteredMethodsNotRepeated(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkDate(b *testing.B) {
+	w := newWorld(b, 1, nil, nil)
+	var f Flow
+	w.begin(&f, "GET", "/app")
+	for _, name := range []string{"Content-Type", "Cache-Control", "Etag", "Vary", "Server", "X-Frame-Options"} {
+		f.Response.Header.Append([]byte(name), []byte("b"))
+	}
+	fields := f.Response.Header.Len()
+	b.ReportAllocs()
+	for b.Loop() {
+		f.Response.Header.Truncate(fields)
+		f.setDate()
+	}
+}
