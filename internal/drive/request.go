@@ -294,6 +294,7 @@ func (w *work) bufferRequest() proxy.Action {
 		w.body.Take(len(p))
 		if end {
 			w.Request.Body, w.from = body, time.Now()
+			w.Now = w.from
 			return w.Step(proxy.EventBody)
 		}
 	}
@@ -302,6 +303,7 @@ func (w *work) bufferRequest() proxy.Action {
 // bodyFailed turns a failed body into the event for it.
 func (w *work) bodyFailed(err error) proxy.Action {
 	b := &w.body
+	w.Now = time.Now()
 	switch {
 	case b.fault != nil:
 		w.Fault = proxy.Fault{Status: b.fault.Status, Reason: b.fault.Reason, Detail: b.fault.Detail}

@@ -246,6 +246,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 		w.w += k
 		if k == 0 && err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && w.w > w.r {
+				w.Now = time.Now()
 				w.Fault = proxy.Fault{Status: 408, Reason: "header_timeout", Detail: "the head was not there in time"}
 				w.head = http1.Head{Close: true}
 				return w.Step(proxy.EventMalformed), true
@@ -277,6 +278,7 @@ func (w *work) wait() proxy.Action {
 	calm := w.watchSoon(cancel)
 	w.Resume = w.Verdict.Wait(ctx)
 	w.from = time.Now()
+	w.Now = w.from
 	if gone := calm(); gone {
 		return w.Step(proxy.EventClientGone)
 	}

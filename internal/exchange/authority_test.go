@@ -12,6 +12,11 @@ func TestParseAuthority(t *testing.T) {
 		{"example.com", "example.com", ""},
 		{"Example.COM:8080", "example.com", "8080"},
 		{"example.com.", "example.com", ""},
+		{"example.com:", "example.com", ""}, // RFC 3986 section 3.2.3: port = *DIGIT
+		{"example.com:080", "example.com", "80"},
+		{"Example.com.:000000065535", "example.com", "65535"},
+		{"[::1]:", "[::1]", ""},
+		{"[0::1]:0443", "[::1]", "443"},
 		{"Example.com.:80", "example.com", "80"},
 		{"foo-bar_baz.com", "foo-bar_baz.com", ""},
 		{"1.2.3.4:65535", "1.2.3.4", "65535"},
@@ -26,6 +31,13 @@ func TestParseAuthority(t *testing.T) {
 			if !ok || string(a.Host) != c.host || string(a.Port) != c.port {
 				t.Errorf("ParseAuthority(%q) = %q, %q, %v, want %q, %q", c.raw, a.Host, a.Port, ok, c.host, c.port)
 			}
+			text := c.host
+			if c.port != "" {
+				text += ":" + c.port
+			}
+			if string(a.Text) != text {
+				t.Errorf("ParseAuthority(%q) spells it %q, want %q", c.raw, a.Text, text)
+			}
 		}
 	}
 }
@@ -34,7 +46,7 @@ func TestParseAuthorityRefuses(t *testing.T) {
 	for name, raws := range map[string][]string{
 		"no host":           {"", ":80", ".", ".:80"},
 		"empty label":       {".a", "a..b", "a.."},
-		"port":              {"a:", "a:0", "a:080", "a:65536", "a:123456", "a:x", "a:-1", "a:80:80", "a: 80", "[::1]:", "[::1]80"},
+		"port":              {"a:0", "a:00", "a:65536", "a:065536", "a:123456", "a:x", "a:0x50", "a:-1", "a:80:80", "a::80", "a: 80", "[::1]80"},
 		"userinfo":          {"u@a", "u:p@a"},
 		"list":              {"a,b", "a, b", "a b"},
 		"bytes":             {"a/b", "a\\b", "a%41", "a#", "a?", "a=b", "{", "a*", "a\x00", "\xff", "é", "a;b", "a'b", "a|b", "a\tb"},
@@ -62,12 +74,16 @@ func FuzzParseAuthority(f *testing.F) {
 		if !ok || string(again.Host) != string(a.Host) || again.Port != nil {
 			t.Errorf("ParseAuthority(%q) = %q, which becomes %q, %v", raw, a.Host, again.Host, ok)
 		}
+		again, _, ok = ParseAuthority(nil, a.Text)
+		if !ok || string(again.Text) != string(a.Text) || string(again.Host) != string(a.Host) || string(again.Port) != string(a.Port) {
+			t.Errorf("ParseAuthority(%q) spells it %q, which becomes %q, %v", raw, a.Text, again.Text, ok)
+		}
 	})
 }
 
 func TestAuthorityAllocations(t *testing.T) {
 	room := make([]byte, 0, 64)
-	for _, raw := range []string{"shop.example.com", "Shop.example.com:80"} {
+	for _, raw := range []string{"shop.example.com", "Shop.example.com:80", "shop.example.com:080"} {
 		b := []byte(raw)
 		if n := testing.AllocsPerRun(100, func() { ParseAuthority(room, b) }); n != 0 {
 			t.Errorf("ParseAuthority(%q) allocates %v times, want 0", raw, n)

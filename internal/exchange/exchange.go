@@ -29,8 +29,10 @@ const Unknown = -1
 // Request is the request as the client sent it, then, as hooks change it, as the backend gets it.
 type Request struct {
 	Method []byte
-	// Host is the authority's host in lower case without port; Authority is what the client wrote, port included.
+	// Host is the authority's host in lower case without port; Authority is host[:port] in the one spelling of ParseAuthority.
 	Host, Authority []byte
+	// RawAuthority is what the client wrote: what a signature covers.
+	RawAuthority []byte
 	// Path is the one canonical path: dot segments resolved, percent-encoded unreserved octets decoded and others in upper
 	// case hex. Matching, policies and the log use it.
 	Path []byte
@@ -119,11 +121,14 @@ type Exchange struct {
 	// verified it but for the proof that the client holds its key.
 	Certificate *ClientCertificate
 	Port        uint16 // of the listener, as clients see it
-	Listener    string // key
-	Scheme      string // "http" or "https", as the client used it (behind a trusted proxy: as that says)
-	Route       string // name of the matched route, "" before and without
-	Matched     string // the path prefix that the route matched, for ReplacePrefixMatch; "" if it is not a prefix match
-	RouteHost   string // hostname pattern of the virtual host that matched
+	// PublicHost and PublicPort are where a trusted proxy says that the client reached it; nil and 0 where it does not say.
+	PublicHost []byte
+	PublicPort uint16
+	Listener   string // key
+	Scheme     string // "http" or "https", as the client used it (behind a trusted proxy: as that says)
+	Route      string // name of the matched route, "" before and without
+	Matched    string // the path prefix that the route matched, for ReplacePrefixMatch; "" if it is not a prefix match
+	RouteHost  string // hostname pattern of the virtual host that matched
 
 	// Rewritten is set by a step that changed Request.Path (then the backend gets Path); HostRewritten by one that
 	// changed Request.Authority.
@@ -190,7 +195,7 @@ func (x *Exchange) Reset() {
 	x.Client, x.Peer = netip.AddrPort{}, netip.AddrPort{}
 	x.Trusted, x.TLS, x.Dry, x.Rewritten, x.HostRewritten = false, false, false, false, false
 	x.SNI, x.Listener, x.Scheme, x.Route, x.Matched, x.RouteHost = "", "", "", "", "", ""
-	x.Port = 0
+	x.Port, x.PublicHost, x.PublicPort = 0, nil, 0
 	x.Reason, x.Detail, x.Cluster = "", "", ""
 	x.Mirrors, x.Shadow = x.Mirrors[:0], x.Shadow[:0]
 	x.AuthFailed, x.Limit = false, Limit{}

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"slices"
+	"strings"
 )
 
 // Field is one header field. Name keeps the case in which it was written; comparing names ignores case.
@@ -65,14 +66,17 @@ func (h *Header) Count(name string) int {
 	return n
 }
 
-// Joined appends to dst the values of all fields named name, joined by ", " (RFC 9110 section 5.3), and reports whether there
-// was one.
+// Joined appends to dst the values of all fields named name, joined by ", " (RFC 9110 section 5.3), those of Cookie by "; "
+// (RFC 9113 section 8.2.3), and reports whether there was one.
 func (h *Header) Joined(dst []byte, name string) ([]byte, bool) {
-	found := false
+	found, comma := false, ", "
+	if strings.EqualFold(name, "cookie") {
+		comma = "; "
+	}
 	for i := range h.fields {
 		if EqualFold(h.fields[i].Name, name) {
 			if found {
-				dst = append(dst, ", "...)
+				dst = append(dst, comma...)
 			}
 			dst = append(dst, h.fields[i].Value...)
 			found = true

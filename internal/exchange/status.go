@@ -43,6 +43,15 @@ func StatusText(code int) string {
 	return errorText(code)
 }
 
+// Judged is the status that a rule for errors is asked about in the place of a status: one above 599 is no class of RFC 9110, and
+// its section 15 has it treated as an unknown 5xx, which is a 500.
+func Judged(status int) int {
+	if status > 599 {
+		return 500
+	}
+	return status
+}
+
 func errorText(code int) string {
 	switch code {
 	case 400:

@@ -81,7 +81,7 @@ func (t *table) Type() ref.Type { return types.MapType }
 
 func (t *table) Value() any { return t }
 
-// headers are a header section: names in lower case, several values of one name joined by ", ". Looking up ignores case.
+// headers are a header section: names in lower case, several values of one name joined by ", ", of Cookie by "; ". Looking up ignores case.
 type headers struct{ h *exchange.Header }
 
 func (h headers) get(name string) (ref.Val, bool) {

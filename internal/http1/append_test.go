@@ -18,7 +18,7 @@ func TestAppendRequest(t *testing.T) {
 		extra     []exchange.Field
 	}{
 		{"GET /a/../b?c HTTP/1.1\r\nHost: A:80\r\nConnection: close, x\r\nX: 1\r\nY:2\r\n\r\n",
-			"GET /b?c HTTP/1.1\r\nHost: A:80\r\nY: 2\r\n\r\n", nil},
+			"GET /b?c HTTP/1.1\r\nHost: a:80\r\nY: 2\r\n\r\n", nil},
 		{"GET http://a? HTTP/1.0\r\n\r\n", "GET /? HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1\r\n\r\n",
 			[]exchange.Field{field("X-Forwarded-For", "1")}},
 		{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: \r\n\r\n", nil},

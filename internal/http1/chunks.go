@@ -279,8 +279,7 @@ func barredFromTrailer(name []byte) bool {
 
 // barredTrailers are names in lower case; their twins with "_" are barred too.
 var barredTrailers = [...]string{
-	"authorization", "proxy-authorization", "authentication-info", "proxy-authentication-info", "www-authenticate",
-	"proxy-authenticate", "cookie", "set-cookie", "content-type", "content-encoding", "content-range", "content-location",
+	"authorization", "authentication-info", "www-authenticate", "cookie", "set-cookie", "content-type", "content-encoding", "content-range", "content-location",
 	"content-disposition", "trailer", "cache-control", "age", "expires", "date", "location", "retry-after", "vary", "warning", "pragma",
 	"max-forwards", "range", "forwarded", "x-real-ip", "origin",
 }

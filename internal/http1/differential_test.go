@@ -150,7 +150,7 @@ func sameRequest(m *taken, raw []byte, strict bool) string {
 		ours, net any
 	}{
 		{"method", string(r.Method), req.Method},
-		{"host", string(r.Authority), req.Host},
+		{"host", string(r.Authority), spelt(req.Host)},
 		{"path", string(r.Path), string(canonical.Canonical)},
 		{"query", string(r.Query), query},
 		{"query mark", r.HasQuery, hasQuery},
@@ -297,4 +297,10 @@ func splits(raw []byte) string {
 		}
 	}
 	return ""
+}
+
+// spelt is a host and port in our spelling: net/http leaves it as the client wrote it.
+func spelt(host string) string {
+	a, _, _ := exchange.ParseAuthority(nil, []byte(host))
+	return string(a.Text)
 }

@@ -30,6 +30,8 @@ func classify(name []byte) kind {
 		return match(name, "te", kindTE)
 	case 4:
 		return match(name, "host", kindHost)
+	case 5:
+		return match(name, "proxy", kindDrop) // CGI-like servers make HTTP_PROXY of it (CVE-2016-5385)
 	case 6:
 		return match(name, "expect", kindExpect)
 	case 7:
@@ -48,6 +50,12 @@ func classify(name []byte) kind {
 		return match(name, "proxy-connection", kindDrop)
 	case 17:
 		return match(name, "transfer-encoding", kindCoding)
+	case 18:
+		return match(name, "proxy-authenticate", kindDrop)
+	case 19:
+		return match(name, "proxy-authorization", kindDrop)
+	case 25:
+		return match(name, "proxy-authentication-info", kindDrop)
 	}
 	return kindPlain
 }

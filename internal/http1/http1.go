@@ -125,10 +125,11 @@ func (p *Parser) Reset() {
 //
 // On success all that a head tells is in r, and slices of r point into buf or into p, until the next call. The header
 // holds only fields that are meant for the backend: no Host, Content-Length, Transfer-Encoding, Connection, Keep-Alive,
-// Proxy-Connection, Upgrade, HTTP2-Settings or Expect, none of their twins spelt with "_" (which CGI-like servers read as the
+// Proxy, Proxy-*, Upgrade, HTTP2-Settings or Expect, none of their twins spelt with "_" (which CGI-like servers read as the
 // field itself), and none that Connection names. Of TE only "trailers" is left, if Connection names TE.
 //
-// r.Host has no trailing dot: "example.com." and "example.com" are one host. r.Authority is what the client wrote.
+// r.Authority is the host and port in the one spelling of exchange.ParseAuthority, and r.Host its host: "Example.com.:" and
+// "example.com" are one.
 func (p *Parser) ParseRequest(buf []byte, r *exchange.Request) (n int, h Head, f *Fault) {
 	end, c := p.head(buf, (*Parser).requestLine)
 	if end > 0 {

@@ -180,7 +180,7 @@ func (p *Parser) target(buf []byte, r *exchange.Request) code {
 
 // host reads Host into r.Authority and r.Host.
 func (p *Parser) host(buf []byte, r *exchange.Request) (c code) {
-	r.Authority, r.Host = nil, nil
+	r.Authority, r.RawAuthority, r.Host = nil, nil, nil
 	for i := range p.special {
 		if p.special[i].kind != kindHost {
 			continue
@@ -200,7 +200,7 @@ func (p *Parser) host(buf []byte, r *exchange.Request) (c code) {
 	if p.room = room; !ok {
 		return codeHost
 	}
-	r.Host = a.Host
+	r.Host, r.Authority, r.RawAuthority = a.Host, a.Text, r.Authority
 	return 0
 }
 
@@ -251,13 +251,15 @@ func (p *Parser) absolute(buf, target []byte, r *exchange.Request) code {
 		return c
 	}
 	if r.Authority != nil {
-		h, room, _ := exchange.ParseAuthority(p.room, r.Authority)
-		p.room = room
-		if !bytes.Equal(h.Host, a.Host) || !samePort(h.Port, a.Port, port) {
+		var theirs []byte
+		if len(r.Authority) > len(r.Host) {
+			theirs = r.Authority[len(r.Host)+1:]
+		}
+		if !bytes.Equal(r.Host, a.Host) || !samePort(theirs, a.Port, port) {
 			return codeHostMismatch
 		}
 	}
-	r.Authority, r.Host = authority, a.Host
+	r.Authority, r.RawAuthority, r.Host = a.Text, authority, a.Host
 	if len(rest) > 0 && rest[0] == '/' {
 		return p.path(rest, r)
 	}

@@ -5,7 +5,8 @@ import (
 )
 
 // statusLine parses the status line at p.pos (RFC 9112 section 4). The reason is checked and forgotten. A line without the space
-// before an empty reason passes: many backends write it so.
+// before an empty reason passes: many backends write it so. So does a status above 599, which RFC 9110 section 15 has clients treat as
+// 5xx.
 func (p *Parser) statusLine(buf []byte) code {
 	line := buf[p.pos:]
 	if len(line) > 0 && line[0] != 'H' {
@@ -29,7 +30,7 @@ func (p *Parser) statusLine(buf []byte) code {
 		status = status*10 + int(d-'0')
 	}
 	end := exchange.FieldValueEnd(line, 12)
-	if status < 100 || status > 599 || line[12] != ' ' && end != 12 ||
+	if status < 100 || line[12] != ' ' && end != 12 ||
 		end+1 >= len(line) || line[end] != '\r' || line[end+1] != '\n' {
 		return p.stuck(buf, codeStatusLine)
 	}

@@ -46,6 +46,10 @@ func TestResponse(t *testing.T) {
 		{"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", "GET", "HTTP/1.0 200, length, length 5"},
 		{"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", "GET", "HTTP/1.0 200, until close, length -1, close"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: Close\r\n\r\n", "GET", "HTTP/1.1 200, length, length 5, close"},
+		{"HTTP/1.1 600 Custom\r\nContent-Length: 5\r\n\r\n", "GET", "HTTP/1.1 600, length, length 5"},
+		{"HTTP/1.1 999\r\n\r\n", "GET", "HTTP/1.1 999, until close, length -1, close"},
+		{"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nproxy-authentication-info: a\r\nProxy_Authenticate: b\r\nContent-Length: 0\r\n\r\n", "GET",
+			"HTTP/1.1 407, length, length 0"},
 		// without body (RFC 9112 section 6.3)
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD", "HTTP/1.1 200, none, length 5"},
 		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD", "HTTP/1.1 200, none, length -1"},
@@ -77,7 +81,7 @@ func TestResponseSmuggling(t *testing.T) {
 	for class, raws := range map[string][]string{
 		"502 upstream_bad_header": {
 			"\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n", "x", "HTTPX1.1 200 OK\r\n", "http/1.1 200 OK\r\n", "HTTP/1.1  200 OK\r\n", "HTTP/1.1\t200 OK\r\n",
-			"HTTP/1.1 20 OK\r\n", "HTTP/1.1 2000 OK\r\n", "HTTP/1.1 2x0 OK\r\n", "HTTP/1.1 099 OK\r\n", "HTTP/1.1 600 OK\r\n", "HTTP/1.1 200x\r\n", "HTTP/1.1 200\tOK\r\n",
+			"HTTP/1.1 20 OK\r\n", "HTTP/1.1 2000 OK\r\n", "HTTP/1.1 2x0 OK\r\n", "HTTP/1.1 099 OK\r\n", "HTTP/1.1 000 OK\r\n", "HTTP/1.1 1000 OK\r\n", "HTTP/1.1 200x\r\n", "HTTP/1.1 200\tOK\r\n",
 			"HTTP/1.1 200 O\x00K\r\n", "HTTP/1.1 200 O\rK\r\n", "HTTP/1.1 200 OK\n", "HTTP/2.0 200 OK\r\n", "HTTP/1.2 200 OK\r\n", "HTTP/1.1 200 OK\r\n X: y\r\n",
 			"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n", "HTTP/1.1 200 OK\r\nX: y\rz\r\n", "HTTP/1.1 200 OK\r\nX: y\n", "HTTP/1.1 200 OK\r\nX : y\r\n", "HTTP/1.1 200 OK\r\nX\r\n",
 			"HTTP/1.1 200 OK\r\n\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -148,7 +148,8 @@ func parseV2(b []byte) (int, netip.AddrPort, error) {
 			return 0, none, fmt.Errorf("%w: %d bytes of address", errProxyHeader, len(p))
 		}
 		return used, netip.AddrPortFrom(netip.AddrFrom16([16]byte(p[:16])).Unmap(), binary.BigEndian.Uint16(p[32:])), nil
-	case 0x00: // UNSPEC
+	case 0x00, 0x12, 0x22, 0x31, 0x32:
+		// UNSPEC, and UDP and UNIX, which section 2.2 has treated as UNSPEC where they are not supported: the sender's own address counts.
 		return used, none, nil
 	}
 	return 0, none, fmt.Errorf("%w: address family and protocol %#02x", errProxyHeader, family)

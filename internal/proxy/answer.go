@@ -22,6 +22,7 @@ func (f *Flow) answer(v policy.Verdict) Action {
 	f.stage = stageAnswer
 	f.compose(v)
 	f.responseHooks()
+	f.setDate()
 	return ActionAnswer
 }
 

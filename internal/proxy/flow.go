@@ -103,6 +103,7 @@ type Flow struct {
 	session   session
 	entered   *upstream.Cluster // that counts this exchange
 	random    uint64
+	date      date
 	ended     bool
 	scratch   []byte // room for what is written into this exchange's head
 	body      []byte // room for an answer's body
@@ -174,6 +175,9 @@ func (f *Flow) Step(e Event) Action {
 		return f.head()
 	case EventMalformed:
 		f.Close = true
+		if f.ID == nil { // the head itself is malformed
+			f.newID()
+		}
 		return f.refuse(f.Fault.Status, f.Fault.Reason, f.Fault.Detail)
 	case EventResumed:
 		resume := f.Resume
@@ -260,6 +264,9 @@ func (f *Flow) head() Action {
 			return f.refuse(404, "route_not_found", "")
 		}
 		r := m.Value
+		if f.refusesTrace(r) {
+			return f.notAllowed()
+		}
 		a, refused, again := f.spelling(l, r)
 		if refused {
 			return a
@@ -381,6 +388,9 @@ func (f *Flow) respond() Action {
 	f.stage = stageAnswer
 	f.keepSession()
 	f.responseHooks()
+	if f.Response.Status != 101 {
+		f.setDate()
+	}
 	switch {
 	case f.Response.Edge || f.Response.Written: // a step refused the response, or wrote another body
 		return ActionAnswer

@@ -101,7 +101,7 @@ func play(f *Flow, words string) string {
 		case "died-streamed":
 			f.Sent, f.Reused, f.Kept = true, true, false
 			a = f.Step(EventBackendFailed)
-		case "200", "101", "500", "503":
+		case "200", "101", "500", "503", "999":
 			f.Response.Status, _ = strconv.Atoi(word)
 			if word == "101" {
 				f.Response.Header.Append([]byte("Upgrade"), []byte("WebSocket"))
@@ -176,6 +176,9 @@ func TestStep(t *testing.T) {
 		{name: "a status that the rule names", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}), events: "head connected 503 again connected 503",
 			expect: "connect send retry connect send respond"},
 		{name: "a status that it does not", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}), events: "head connected 500", expect: "connect send respond"},
+		{name: "a status of no class counts as 500", change: rule(ir.Retry{Attempts: 1, Codes: []int{500}}), events: "head connected 999 again connected 200",
+			expect: "connect send retry connect send respond"},
+		{name: "a status of no class passes", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}), events: "head connected 999", expect: "connect send respond"},
 		{name: "a POST is not tried again on a status", method: "POST", change: rule(ir.Retry{Attempts: 1, Codes: []int{503}}),
 			events: "head connected 503", expect: "connect send respond"},
 		{name: "a POST that no connection was found for is", method: "POST", events: "head noconn again connected 200", expect: "connect retry connect send respond"},

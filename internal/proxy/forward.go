@@ -13,6 +13,9 @@ import (
 // choose takes one of the route's backends: that of the client's session, else by weight.
 func (f *Flow) choose() (Action, bool) {
 	r := f.Matched
+	if a, ended := f.lastHop(); ended {
+		return a, false
+	}
 	f.stage, f.at = stageBackend, 0
 	if a := r.Config.Affinity; a != nil {
 		f.readSession(a)
@@ -248,7 +251,7 @@ func (f *Flow) backendHead() Action {
 		return f.refuse(502, "backend_failed", "it changed to a protocol that the client did not ask for") // RFC 9110 section 7.8
 	}
 	if f.Response.Status >= 400 {
-		if r := f.retryRule(); slices.Contains(r.Codes, f.Response.Status) && f.mayRetry(r, true) {
+		if r := f.retryRule(); slices.Contains(r.Codes, exchange.Judged(f.Response.Status)) && f.mayRetry(r, true) {
 			return ActionRetry
 		}
 	}
@@ -271,10 +274,14 @@ func (f *Flow) hasBody() bool {
 	return string(f.Request.Method) != "HEAD"
 }
 
-// idempotent methods may be repeated (RFC 9110 section 9.2.2).
+// idempotent methods may be repeated (RFC 9110 section 9.2.2): those that the IANA registry of methods calls so. Of the registered ones
+// that leaves CONNECT, LOCK, PATCH and POST, and PRI, which is no request.
 func idempotent(m []byte) bool {
 	switch string(m) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY", "PROPFIND", "REPORT", "SEARCH", // the first and the safe ones
+		"ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
+		"MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPPATCH", "REBIND", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE",
+		"UPDATEREDIRECTREF", "VERSION-CONTROL":
 		return true
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/telemetry"
 )
 
 var (
@@ -16,16 +17,15 @@ var (
 	namePort      = []byte("X-Forwarded-Port")
 	nameRealIP    = []byte("X-Real-Ip")
 	nameRequestID = []byte("X-Request-Id")
-	schemeHTTP    = []byte("http")
-	schemeHTTPS   = []byte("https")
 )
 
 // protectHead takes away what only the edge may say about a client, before any hook or match sees it, and says it: fields
-// that begin with X-Gatehouse- in every spelling, and X-Forwarded-*, Forwarded, X-Real-Ip and X-Request-Id unless the peer is trusted.
+// that begin with X-Gatehouse- in every spelling, and X-Forwarded-*, Forwarded, X-Real-Ip and X-Request-Id unless the peer is trusted
+// (their spellings with "_" also then).
 func (f *Flow) protectHead() {
 	h := &f.Request.Header
 	trusted := f.Exchange.Trusted
-	var id, proto, host, port []byte
+	var said forwarded
 	fields := h.All()
 	j := 0
 	for i := range fields {
@@ -38,17 +38,13 @@ func (f *Flow) protectHead() {
 				keep = false
 			case fieldRequestID:
 				keep = false
-				if trusted && id == nil && validID(fields[i].Value) {
-					id = fields[i].Value
+				if trusted && said.id == nil && telemetry.ValidID(fields[i].Value) {
+					said.id = fields[i].Value
 				}
-			case fieldFor:
-				keep = trusted
-			case fieldProto:
-				keep, proto = false, fields[i].Value
-			case fieldHost:
-				keep, host = false, fields[i].Value
-			case fieldPort:
-				keep, port = false, fields[i].Value
+			case fieldProto, fieldHost, fieldPort:
+				if keep = false; trusted {
+					f.hear(&said, kind, fields[i].Value)
+				}
 			default:
 				keep = trusted
 			}
@@ -64,10 +60,7 @@ func (f *Flow) protectHead() {
 	if len(f.identity) > 0 {
 		h.DelFunc(f.tellsIdentity)
 	}
-	if !trusted {
-		proto, host, port = nil, nil, nil
-	}
-	f.setForwarded(id, proto, host, port)
+	f.setForwarded(&said)
 }
 
 // tellsIdentity reports whether a field is one in which a policy tells who calls.
@@ -89,63 +82,12 @@ func (f *Flow) Trailer() *exchange.Header {
 	return t
 }
 
-// setForwarded appends the edge's own fields. Values of a trusted peer stay where it gave one.
-func (f *Flow) setForwarded(id, proto, host, port []byte) {
-	h := &f.Request.Header
-	if id == nil {
-		n := len(f.scratch)
-		f.scratch = f.edge.recorder.NewID(f.scratch)
-		id = f.scratch[n:]
-	}
-	f.ID = id
-	if proto == nil {
-		proto = schemeHTTP
-		if f.TLS {
-			proto = schemeHTTPS
-		}
-	}
-	if host == nil {
-		host = f.Request.Authority
-	}
-	peer := f.conn.PeerText
-	f.forwardedFor(peer)
-	h.Append(nameProto, proto)
-	h.Append(nameHost, host)
-	if port == nil {
-		port = f.conn.PortText
-	}
-	h.Append(namePort, port)
-	h.Append(nameRequestID, id)
-	if !f.Exchange.Trusted {
-		h.Append(nameRealIP, peer)
-	} else if !h.Has("X-Real-Ip") {
-		n := len(f.scratch)
-		f.scratch = f.Client.Addr().AppendTo(f.scratch)
-		h.Append(nameRealIP, f.scratch[n:])
-	}
-}
-
-// forwardedFor adds the peer to the list that a trusted peer sent, or begins one.
-func (f *Flow) forwardedFor(peer []byte) {
-	h := &f.Request.Header
-	if f.Exchange.Trusted {
-		n := len(f.scratch)
-		if list, ok := h.Joined(f.scratch, "X-Forwarded-For"); ok {
-			f.scratch = append(append(list, ", "...), peer...)
-			h.Set(nameFor, f.scratch[n:])
-			return
-		}
-	}
-	h.Append(nameFor, peer)
-}
-
 type fieldKind uint8
 
 const (
-	fieldOther fieldKind = iota
-	fieldIdentity
-	fieldForwarded // other fields that say where a request comes from
-	fieldFor
+	fieldOther     fieldKind = iota
+	fieldIdentity            // that no peer may send
+	fieldForwarded           // other fields that say where a request comes from
 	fieldProto
 	fieldHost
 	fieldPort
@@ -153,31 +95,32 @@ const (
 )
 
 // edgeField tells a field that speaks about the client from one that is the client's own. "-" and "_" are the same here,
-// because many backends take them for the same (CGI variables).
+// because many backends take them for the same (CGI variables): the other spelling comes from nobody who means well.
 func edgeField(name []byte) fieldKind {
+	kind := fieldOther
 	switch {
 	case hasPrefix(name, "x-gatehouse-"):
 		return fieldIdentity
 	case hasPrefix(name, "x-forwarded"):
 		switch {
-		case !bytes.ContainsRune(name, '_') && exchange.EqualFold(name, "x-forwarded-for"):
-			return fieldFor
 		case same(name, "x-forwarded-proto"):
-			return fieldProto
+			kind = fieldProto
 		case same(name, "x-forwarded-host"):
-			return fieldHost
+			kind = fieldHost
 		case same(name, "x-forwarded-port"):
-			return fieldPort
-		case same(name, "x-forwarded-for"):
-			return fieldIdentity // the other spelling: never kept
+			kind = fieldPort
+		default:
+			kind = fieldForwarded
 		}
-		return fieldForwarded
 	case same(name, "forwarded"), same(name, "x-real-ip"):
-		return fieldForwarded
+		kind = fieldForwarded
 	case same(name, "x-request-id"):
-		return fieldRequestID
+		kind = fieldRequestID
 	}
-	return fieldOther
+	if kind != fieldOther && bytes.IndexByte(name, '_') >= 0 {
+		return fieldIdentity
+	}
+	return kind
 }
 
 func same(name []byte, want string) bool { return len(name) == len(want) && hasPrefix(name, want) }
@@ -193,19 +136,6 @@ func hasPrefix(name []byte, want string) bool {
 			c = '-'
 		}
 		if c != want[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// validID accepts ids that can stand in a log line or a JSON string as they are.
-func validID(v []byte) bool {
-	if len(v) == 0 || len(v) > 128 {
-		return false
-	}
-	for _, c := range v {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':' || c == '/' || c == '+' || c == '=') {
 			return false
 		}
 	}

@@ -120,17 +120,12 @@ func (f *Flow) listen() *Listener {
 		name = "X-Forwarded-For"
 	}
 	f.Client = rightmost(&f.Request.Header, name, l.Trusted, f.Peer)
-	if p := f.Request.Header.Get("X-Forwarded-Proto"); string(p) == "https" {
-		f.Scheme = "https"
-	} else if string(p) == "http" {
-		f.Scheme = "http"
-	}
 	return l
 }
 
 // rightmost walks the addresses of all fields called name from the right and returns the first that is not trusted; the
-// leftmost if all are, the peer if there is none. An entry that is no address ends the walk: what stands to its left was
-// vouched for by nobody.
+// leftmost if all are, the peer if there is none. Empty elements count as none (RFC 9110 section 5.6.1.2). An entry that is no
+// address ends the walk: what stands to its left was vouched for by nobody.
 func rightmost(h *exchange.Header, name string, trusted func(netip.Addr) bool, peer netip.AddrPort) netip.AddrPort {
 	client := peer
 	fields := h.All()
@@ -138,10 +133,12 @@ func rightmost(h *exchange.Header, name string, trusted func(netip.Addr) bool, p
 		if !exchange.EqualFold(fields[i].Name, name) {
 			continue
 		}
-		v := fields[i].Value
-		for len(v) > 0 {
-			start := lastComma(v)
-			a, ok := parseClient(v[start:])
+		for v := fields[i].Value; len(v) > 0; {
+			var e []byte
+			if e, v = lastElement(v); len(e) == 0 {
+				continue
+			}
+			a, ok := parseClient(e)
 			if !ok {
 				return client
 			}
@@ -149,19 +146,9 @@ func rightmost(h *exchange.Header, name string, trusted func(netip.Addr) bool, p
 			if !trusted(a.Addr()) {
 				return client
 			}
-			v = v[:max(start-1, 0)]
 		}
 	}
 	return client
-}
-
-func lastComma(v []byte) int {
-	for i := len(v) - 1; i >= 0; i-- {
-		if v[i] == ',' {
-			return i + 1
-		}
-	}
-	return 0
 }
 
 // parseClient reads "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80", with white space around.

@@ -71,7 +71,7 @@ func (t *Table[V]) Site(group string, port uint16) *Site[V] {
 
 // Header is the part of a header section that matching reads; *exchange.Header is one.
 type Header interface {
-	// Joined appends to dst the values of all fields named name, joined by ", ", and reports whether there was one.
+	// Joined appends to dst the values of all fields named name, joined by ", " (Cookie: "; "), and reports whether there was one.
 	Joined(dst []byte, name string) ([]byte, bool)
 }
 

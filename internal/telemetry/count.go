@@ -13,8 +13,8 @@ import (
 // Methods that are labels; any other is "other", the last.
 var methods = [...]string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE", other}
 
-// Classes of status codes; what is none of these (an exchange that ended before an answer) is "none", the last.
-var classes = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx", "none"}
+// Classes of status codes: what is above 599 is "other", and what is none (an exchange that ended before an answer) is "none", the last.
+var classes = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx", other, "none"}
 
 const (
 	nMethods = len(methods)
@@ -109,10 +109,10 @@ func (l *Listener) count(shard int, x *exchange.Exchange, took time.Duration) {
 }
 
 func class(status int) int {
-	if status < 100 || status > 599 {
+	if status < 100 {
 		return nClasses - 1
 	}
-	return status/100 - 1
+	return min(status/100-1, nClasses-2)
 }
 
 func method(m []byte) int {

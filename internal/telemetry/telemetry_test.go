@@ -516,3 +516,25 @@ func BenchmarkLine(b *testing.B) {
 		})
 	}
 }
+
+// TestStatusOfNoClass: a backend's status above 599 is a class of its own, not an exchange without an answer.
+func TestStatusOfNoClass(t *testing.T) {
+	r := newRecorder(t, Options{})
+	l, rt := r.Listener("l"), r.Route("rt", "HTTPRoute shop/cart")
+	for _, status := range []int{600, 999, 599, 0} {
+		x := example()
+		x.Response.Status = status
+		r.Record(x, l, rt, time.Millisecond)
+	}
+	got := strings.Join(scrape(t, r), "\n")
+	for _, want := range []string{
+		`gatehouse_requests_total{code="other",listener="l",method="GET"} 2`,
+		`gatehouse_requests_total{code="5xx",listener="l",method="GET"} 1`,
+		`gatehouse_requests_total{code="none",listener="l",method="GET"} 1`,
+		`gatehouse_route_requests_total{code="other",route="rt"} 2`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
+	}
+}

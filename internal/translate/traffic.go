@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
 // traffic is one BackendTrafficPolicy at one target.
@@ -361,6 +362,10 @@ func (r *routePass) sessionPersistence(rule int, path string, in *gatewayv1.Sess
 	case in.Type != nil && *in.Type == gatewayv1.HeaderBasedSessionPersistence:
 		if out.Header = name; name == "" {
 			out.Header = "Gatehouse-Session"
+		}
+		if hint, owned, _ := policy.OwnedField(name); owned {
+			r.drop(rule, path+".sessionName", unsupportedValue, "write X-Session, or a name of your own", "%q cannot tell a session: %s", name, hint)
+			return
 		}
 		if in.CookieConfig != nil {
 			r.warn(path+".cookieConfig", "", "", "has no effect with type Header")

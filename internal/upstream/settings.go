@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/cert"
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/secret"
 )
@@ -98,5 +99,5 @@ func SettingsOf(c *ir.Cluster, secrets secret.Set) *Settings {
 
 // counts reports whether a response's status is a failure of its endpoint.
 func (s *Settings) counts(status int) bool {
-	return status >= 500 && slices.Contains(s.passive.Codes, status)
+	return status >= 500 && slices.Contains(s.passive.Codes, exchange.Judged(status))
 }

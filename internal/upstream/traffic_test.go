@@ -317,3 +317,17 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("%d connections after one of two was closed, twice", got)
 	}
 }
+
+// TestStatusOfNoClassIsHealthy: a status above 599 counts as the 500 that it is treated as (RFC 9110 section 15).
+func TestStatusOfNoClassIsHealthy(t *testing.T) {
+	for _, x := range []struct {
+		codes  []int
+		status int
+		fails  bool
+	}{{[]int{500}, 600, true}, {[]int{500}, 999, true}, {[]int{500}, 599, false}, {[]int{503}, 600, false}, {[]int{500}, 500, true}} {
+		c := withTraffic(&ir.Traffic{Passive: &ir.Passive{Failures: 1, Codes: x.codes, EjectFor: ir.Duration(10 * time.Second), MaxOut: 50}})
+		if got := c.Settings().counts(x.status); got != x.fails {
+			t.Errorf("with codes %v, %d counts as a failure: %v, want %v", x.codes, x.status, got, x.fails)
+		}
+	}
+}

@@ -49,17 +49,13 @@ type Header struct {
 
 func (s *Spec) status() int { return cmp.Or(s.Status, 200) }
 
-// refused are the fields that stand elsewhere or that only the edge writes, in lower case, with what to do instead.
+// refused says what to do instead of setting a field that stands elsewhere or that only the edge writes.
 func refused(name string) (hint string) {
-	switch strings.ToLower(name) {
-	case "content-type":
+	if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), "content-type") {
 		return "write contentType"
-	case "content-length", "transfer-encoding", "trailer":
-		return "the edge frames each message"
-	case "connection", "keep-alive", "proxy-connection", "te", "upgrade":
-		return "the edge writes it for each connection"
 	}
-	return ""
+	hint, _, _ = policy.OwnedField(name)
+	return hint
 }
 
 // Compile checks each part.

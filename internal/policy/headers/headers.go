@@ -58,30 +58,17 @@ type Field struct {
 	Value string `json:"value"`
 }
 
-// refused are the fields that a filter cannot touch, in lower case, with what to do instead.
-var refused = map[string]string{
-	"connection":        "the edge writes it for each connection",
-	"keep-alive":        "the edge writes it for each connection",
-	"proxy-connection":  "the edge writes it for each connection",
-	"te":                "the edge writes it for each connection",
-	"trailer":           "the edge writes it for each message",
-	"transfer-encoding": "the edge frames each message",
-	"content-length":    "the edge frames each message",
-	"upgrade":           "the edge decides which protocols are let through",
-	"host":              "use a URLRewrite filter with hostname",
-}
-
 // Compile checks names and values.
 func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	var faults []error
 	seen := map[string]string{}
-	name := func(path, n string) {
+	name := func(path, n string, removed bool) {
 		low := strings.ToLower(n)
-		switch why, no := refused[low]; {
+		switch why, owned, gone := policy.OwnedField(n); {
 		case !exchange.IsToken([]byte(n)):
 			faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf("%q is not a header name", n),
 				Hint: "write letters, digits and hyphens, X-Team"})
-		case no:
+		case owned && !(removed && gone):
 			faults = append(faults, &diag.Problem{Path: path, Msg: n + " cannot be changed by a filter", Hint: why})
 		case seen[low] != "":
 			faults = append(faults, &diag.Problem{Path: path, Msg: fmt.Sprintf("%s is changed by %s already", n, seen[low]),
@@ -92,7 +79,7 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	fields := func(path string, in []Field) []exchange.Field {
 		var out []exchange.Field
 		for i, f := range in {
-			name(fmt.Sprintf("%s[%d].name", path, i), f.Name)
+			name(fmt.Sprintf("%s[%d].name", path, i), f.Name, false)
 			v := strings.Trim(f.Value, " \t")
 			if !exchange.IsFieldValue([]byte(v)) {
 				faults = append(faults, diag.Errorf(fmt.Sprintf("%s[%d].value", path, i), "%q holds a control character", f.Value))
@@ -103,7 +90,7 @@ func (s *Spec) Compile(policy.Env) (policy.Handler, error) {
 	}
 	c := change{set: fields("set", s.Set), add: fields("add", s.Add), remove: s.Remove}
 	for i, n := range s.Remove {
-		name(fmt.Sprintf("remove[%d]", i), n)
+		name(fmt.Sprintf("remove[%d]", i), n, true)
 	}
 	if len(faults) > 0 {
 		return policy.Handler{}, errors.Join(faults...)

@@ -104,6 +104,9 @@ func (t *target) decide(x *exchange.Exchange) policy.Verdict {
 	if t.unlessSecure && x.Scheme == "https" {
 		return policy.Verdict{}
 	}
+	if len(t.hostOf(x)) == 0 {
+		return policy.Verdict{Status: 400, Reason: "missing_host", Detail: "a redirect needs a host, and the request has no Host"}
+	}
 	x.Local().N = 1
 	return policy.Verdict{Status: t.status, Reason: "redirect"}
 }
@@ -124,10 +127,7 @@ func (t *target) locate(x *exchange.Exchange) policy.Verdict {
 	}
 	var portRoom [6]byte
 	var pathRoom [512]byte
-	host := t.host
-	if host == nil {
-		host = x.Request.Host
-	}
+	host := t.hostOf(x)
 	port := t.appendPort(portRoom[:0], x)
 	path := t.appendPath(pathRoom[:0], x)
 	start := secure
@@ -148,6 +148,18 @@ func (t *target) locate(x *exchange.Exchange) policy.Verdict {
 	return policy.Verdict{}
 }
 
+// hostOf is the host of the Location: of the filter, of the trusted proxy that the client reached, of the request. A client of HTTP/1.0
+// may say none, and a Location must not be without (RFC 9110 section 4.2.2).
+func (t *target) hostOf(x *exchange.Exchange) []byte {
+	switch {
+	case t.host != nil:
+		return t.host
+	case x.PublicHost != nil:
+		return x.PublicHost
+	}
+	return x.Request.Host
+}
+
 func (t *target) schemeOf(x *exchange.Exchange) string {
 	if t.scheme != "" {
 		return t.scheme
@@ -155,15 +167,21 @@ func (t *target) schemeOf(x *exchange.Exchange) string {
 	return x.Scheme
 }
 
-// appendPort appends ":port", or nothing if it is the scheme's own. A client that reached a trusted proxy by another scheme than
-// that of our listener did not see the listener's port: it is left out.
+// appendPort appends ":port", or nothing if it is the scheme's own. A client that reached a trusted proxy saw the port that that says,
+// or by another scheme than our listener's not the listener's: it is left out.
 func (t *target) appendPort(dst []byte, x *exchange.Exchange) []byte {
 	scheme, port := t.schemeOf(x), t.port
 	if port == 0 {
-		if t.scheme != "" || (scheme == "https") != x.TLS {
+		switch {
+		case t.scheme != "":
 			return dst
+		case x.PublicPort != 0:
+			port = x.PublicPort
+		case (scheme == "https") != x.TLS:
+			return dst
+		default:
+			port = x.Port
 		}
-		port = x.Port
 	}
 	if port == 0 || scheme == "http" && port == 80 || scheme == "https" && port == 443 {
 		return dst

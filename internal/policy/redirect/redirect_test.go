@@ -87,6 +87,13 @@ func TestRedirect(t *testing.T) {
 		{"the same scheme over TLS: its own port", `{"scheme":"https"}`, https, 302, "https://shop.example/cart/7?x=1"},
 		{"a trusted proxy that speaks TLS, and a port", `{"port":8443}`, func(x *exchange.Exchange) { x.Scheme = "https" }, 302, "https://shop.example:8443/cart/7?x=1"},
 		{"a trusted proxy that speaks TLS", `{"hostname":"new.example"}`, func(x *exchange.Exchange) { x.Scheme = "https" }, 302, "https://new.example/cart/7?x=1"},
+		{"a trusted proxy that says its name", `{"path":{"type":"ReplaceFullPath","replaceFullPath":"/n"}}`, func(x *exchange.Exchange) {
+			x.Scheme, x.PublicHost, x.PublicPort = "https", []byte("pub.example"), 8443
+		}, 302, "https://pub.example:8443/n?x=1"},
+		{"a trusted proxy that says its port", `{}`, func(x *exchange.Exchange) { x.PublicPort = 81 }, 302, "http://shop.example:81/cart/7?x=1"},
+		{"a trusted proxy's port and another scheme", `{"scheme":"https"}`, func(x *exchange.Exchange) { x.PublicPort = 81 }, 302, "https://shop.example/cart/7?x=1"},
+		{"a trusted proxy's name and another", `{"hostname":"new.example"}`, func(x *exchange.Exchange) { x.PublicHost = []byte("pub.example") }, 302, "http://new.example:8080/cart/7?x=1"},
+		{"no Host, but a hostname", `{"hostname":"new.example","scheme":"https"}`, func(x *exchange.Exchange) { x.Request.Host = nil }, 302, "https://new.example/cart/7?x=1"},
 		{"301", `{"statusCode":301}`, port(80), 301, "http://shop.example/cart/7?x=1"},
 		{"303", `{"statusCode":303}`, port(80), 303, "http://shop.example/cart/7?x=1"},
 		{"307", `{"statusCode":307}`, port(80), 307, "http://shop.example/cart/7?x=1"},
@@ -108,6 +115,20 @@ func TestRedirect(t *testing.T) {
 				t.Errorf("%s: %d %s, want %d %s", tt.spec, status, got, tt.status, tt.want)
 			}
 		})
+	}
+}
+
+// TestLocationWithoutHost: a request of HTTP/1.0 without Host is not sent to https:///x (RFC 9110 section 4.2.2).
+func TestLocationWithoutHost(t *testing.T) {
+	for _, spec := range []string{`{}`, `{"scheme":"https"}`, `{"port":8443}`, `{"path":{"type":"ReplaceFullPath","replaceFullPath":"/new"}}`} {
+		h := compile(t, spec)
+		x := request(func(x *exchange.Exchange) { x.Request.Host, x.Request.Authority = nil, nil })
+		v := h.Request(x)
+		x.Response.Edge, x.Response.Status = true, v.Status
+		h.Response(x)
+		if l := x.Response.Header.Get("Location"); v.Status != 400 || v.Reason != "missing_host" || l != nil {
+			t.Errorf("%s: %d %s, Location %q, want 400 missing_host without", spec, v.Status, v.Reason, l)
+		}
 	}
 }
 

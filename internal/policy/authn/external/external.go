@@ -220,12 +220,8 @@ func hex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || '
 
 // hopByHop reports whether a field, in lower case, belongs to one connection (RFC 9110 section 7.6.1) or frames a message.
 func hopByHop(name string) bool {
-	switch name {
-	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
-		"expect", "content-length":
-		return true
-	}
-	return false
+	_, owned, _ := policy.OwnedField(name)
+	return owned && name != "host"
 }
 
 func (e *external) authenticate(x *exchange.Exchange) method.Outcome {

@@ -209,11 +209,20 @@ func (b *base) targetURI(dst []byte) []byte {
 		return append(dst, t...)
 	}
 	dst = append(append(dst, b.x.Scheme...), "://"...)
-	dst = append(dst, b.x.Request.Authority...)
+	dst = append(dst, b.authority()...)
 	if len(t) == 1 && t[0] == '*' {
 		return dst
 	}
 	return append(dst, t...)
+}
+
+// authority is host[:port] as the client wrote it, if it came from a peer.
+func (b *base) authority() []byte {
+	r := &b.x.Request
+	if r.RawAuthority == nil {
+		return r.Authority
+	}
+	return r.RawAuthority
 }
 
 // appendAuthority appends host and port in lower case, without the port of the scheme (RFC 9421 section 2.2.3).
@@ -236,7 +245,7 @@ func (b *base) field(name string) (problem string) {
 		if t := b.target(); len(t) > 0 && t[0] != '/' && t[0] != '*' {
 			return "is not looked at when the target is absolute"
 		}
-		b.text = append(b.text, r.Authority...)
+		b.text = append(b.text, b.authority()...)
 		return ""
 	case "content-length":
 		if r.ContentLength <= 0 {

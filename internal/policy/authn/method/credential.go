@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
 // Source finds a credential in requests, and takes it out of them.
@@ -303,9 +304,11 @@ func (p *place) without(x *exchange.Exchange, list, separator []byte) (rest []by
 func IdentityField(path, name string) error {
 	n := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	bad := !exchange.IsToken([]byte(name))
-	for _, exact := range []string{"host", "authorization", "cookie", "connection", "transfer-encoding", "forwarded", "te", "upgrade",
-		"trailer", "keep-alive", "proxy-authorization", "proxy-connection", "expect", "range", "date", "via", "x-request-id", "x-real-ip",
-		"origin", "referer", "user-agent", "cache-control", "pragma", "max-forwards", "http2-settings", "dpop"} {
+	if _, owned, _ := policy.OwnedField(name); owned {
+		bad = true
+	}
+	for _, exact := range []string{"authorization", "cookie", "forwarded", "range", "date", "via", "x-request-id", "x-real-ip",
+		"origin", "referer", "user-agent", "cache-control", "pragma", "max-forwards", "dpop"} {
 		bad = bad || n == exact
 	}
 	for _, prefix := range []string{"content-", "accept", "x-forwarded-", "sec-", "if-", "access-control-"} {

@@ -40,6 +40,9 @@ func random() string {
 
 // begin sends a browser to the provider (OpenID Connect Core section 3.1.2.1).
 func (m *login) begin(x *exchange.Exchange) method.Outcome {
+	if o, is := hostless(x); is {
+		return o
+	}
 	r, why := m.keys()
 	if r == nil {
 		return unavailable(noKeys, why)

@@ -24,6 +24,9 @@ func (m *login) end(x *exchange.Exchange) method.Outcome {
 		o.Answer.Header = append(o.Answer.Header, exchange.Field{Name: []byte("Allow"), Value: []byte("GET, POST")})
 		return o
 	}
+	if o, is := hostless(x); is {
+		return o
+	}
 	if !fromHere(x) {
 		return page(confirmLogout, confirmPage)
 	}

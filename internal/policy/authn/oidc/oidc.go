@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -355,10 +356,25 @@ func fail(status int, reason, detail string, cookies ...[]byte) method.Outcome {
 	return o
 }
 
-// origin is scheme://host[:port] as the client addressed it, without a port that goes without saying.
+// hostless refuses a request that names no host: there is nowhere to come back to (RFC 9110 section 4.2.2).
+func hostless(x *exchange.Exchange) (method.Outcome, bool) {
+	if len(x.Request.Host) > 0 || len(x.PublicHost) > 0 {
+		return method.Outcome{}, false
+	}
+	return fail(400, "missing_host", "a login leads back to a host, and the request has no Host"), true
+}
+
+// origin is scheme://host[:port] as the client addressed it, or as a trusted proxy says that it did, without a port that goes without
+// saying.
 func origin(x *exchange.Exchange) string {
 	a, _, ok := exchange.ParseAuthority(nil, x.Request.Authority)
 	host := string(x.Request.Host)
+	if x.PublicHost != nil && string(x.PublicHost) != host {
+		host, a.Port = string(x.PublicHost), nil
+		if x.PublicPort != 0 {
+			a.Port = strconv.AppendUint(nil, uint64(x.PublicPort), 10)
+		}
+	}
 	if strings.Contains(host, ":") && host[0] != '[' {
 		host = "[" + host + "]"
 	}

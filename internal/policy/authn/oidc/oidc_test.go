@@ -207,6 +207,39 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
+// TestOriginOfTrustedProxy: the browser comes back to where it was, which a trusted proxy that changes Host says.
+func TestOriginOfTrustedProxy(t *testing.T) {
+	for _, x := range []struct {
+		host string
+		port uint16
+		want string
+	}{{"pub.example", 0, "https://pub.example"}, {"pub.example", 8443, "https://pub.example:8443"}, {"pub.example", 443, "https://pub.example"},
+		{"shop.example", 0, "https://shop.example:99"}, {"", 8443, "https://shop.example:99"}} {
+		b := newRig(t, nil).browser()
+		b.host = "shop.example:99"
+		r := b.request("GET", "/")
+		if r.PublicPort = x.port; x.host != "" {
+			r.PublicHost = []byte(x.host)
+		}
+		if got := origin(r); got != x.want {
+			t.Errorf("origin behind %s:%d is %s, want %s", x.host, x.port, got, x.want)
+		}
+	}
+}
+
+// TestLoginWithoutHost: nobody is sent to https:///.
+func TestLoginWithoutHost(t *testing.T) {
+	r := newRig(t, nil)
+	b := r.browser()
+	for _, path := range []string{"/", "/logout"} {
+		x := b.request("GET", path, "Sec-Fetch-Mode", "navigate", "Accept", "text/html")
+		x.Request.Host, x.Request.Authority = nil, nil
+		if o := b.run(x); o.Answer.Status != 400 || o.Answer.Reason != "missing_host" || location(o) != "" {
+			t.Errorf("%s: %s, want 400 missing_host", path, show(o))
+		}
+	}
+}
+
 // TestTabs: each tab has an attempt of its own, and a browser is left four.
 func TestTabs(t *testing.T) {
 	r := newRig(t, nil)
