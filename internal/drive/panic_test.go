@@ -28,9 +28,15 @@ func TestPanicReachesAnotherExchange(t *testing.T) {
 		"Request":  {Request: func(x *exchange.Exchange) policy.Verdict { on(x); return policy.Verdict{} }},
 		"Response": {Response: func(x *exchange.Exchange) policy.Verdict { on(x); return policy.Verdict{} }},
 		"RequestData": {Request: pass, KeepsLength: true,
-			RequestData: func(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) { on(x); return p, policy.Verdict{} }},
+			RequestData: func(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
+				on(x)
+				return p, policy.Verdict{}
+			}},
 		"ResponseData": {Request: pass, KeepsLength: true,
-			ResponseData: func(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) { on(x); return p, policy.Verdict{} }},
+			ResponseData: func(x *exchange.Exchange, p []byte, _ bool) ([]byte, policy.Verdict) {
+				on(x)
+				return p, policy.Verdict{}
+			}},
 		"Done": {Request: pass, Done: on},
 	} {
 		t.Run(name, func(t *testing.T) {

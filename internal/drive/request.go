@@ -38,7 +38,7 @@ func (b *clientBody) begin(w *work) {
 	*b = clientBody{w: w, chunks: b.chunks}
 	b.chunks.Reset()
 	b.left = max(w.Request.ContentLength, 0)
-	b.end = w.head.Framing == http1.None
+	b.end = w.head.Framing == http1.None || w.head.Framing == http1.Length && b.left == 0
 }
 
 // reset moves what was read past the body to where the next head is looked for.

@@ -28,7 +28,7 @@ func (b *backendBody) begin(w *work) {
 	b.chunks.Reset()
 	b.chunks.Response = true
 	b.left = max(w.Response.ContentLength, 0)
-	b.end = w.uhead.Framing == http1.None
+	b.end = w.uhead.Framing == http1.None || w.uhead.Framing == http1.Length && b.left == 0
 }
 
 // Offer implements exchange.Body.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
-	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 )
@@ -54,7 +53,7 @@ func (s *session) refresh() {
 			*x.to = *x.from
 		}
 	}
-	l.waitHalf = set.HalfClose == ir.HalfCloseWait
+	l.waitHalf = set.WaitHalf
 	if set.Idle == nil && set.Trusts(s.info.Peer.Addr()) {
 		l.idle = s.d.TrustedIdle
 	}

@@ -16,8 +16,9 @@ import (
 type wire struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
-	look func(fd uintptr)
-	tls  bool // what it carries is TLS
+	look func(fd uintptr) // whether it is silent
+	peek func(fd uintptr) // what is there
+	tls  bool             // what it carries is TLS
 
 	check bool   // look for silence first
 	out   []byte // what is still to be written
@@ -36,7 +37,7 @@ func newWire(tcp *net.TCPConn) *wire {
 	if raw, err := tcp.SyscallConn(); err == nil {
 		x.raw = raw
 	}
-	x.step, x.look = x.advance, x.silent
+	x.step, x.look, x.peek = x.advance, x.silent, x.read
 	return x
 }
 
@@ -55,13 +56,18 @@ func (x *wire) poll(p []byte) (n int) {
 	if x.raw == nil || x.tls {
 		return 0
 	}
-	err := x.raw.Control(func(fd uintptr) {
-		n, _ = syscall.Read(int(fd), p) // what fails comes again with the next read
-	})
-	if err != nil {
+	x.in, x.n = p, 0
+	err := x.raw.Control(x.peek)
+	if x.in = nil; err != nil {
 		return 0
 	}
-	return max(n, 0)
+	return x.n
+}
+
+// read is poll's look at the socket. What fails comes again with the next read.
+func (x *wire) read(fd uintptr) {
+	n, _ := syscall.Read(int(fd), x.in)
+	x.n = max(n, 0)
 }
 
 // roundTrip writes out and waits for the first bytes of the answer, up to the connection's read deadline, whose error it

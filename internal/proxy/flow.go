@@ -506,13 +506,13 @@ func (f *Flow) End(now time.Time) {
 
 // done tells the steps up to i that the exchange is over, the last one first. One that panics takes nothing from the others.
 func (f *Flow) done(i int) {
-	for ; i >= 0; i-- {
-		if h := f.step(i).Handler; h.Done != nil && h.Request != nil {
-			defer f.done(i - 1)
-			f.Enter(i)
-			h.Done(&f.Exchange)
-			return
-		}
+	if i < 0 {
+		return
+	}
+	defer f.done(i - 1)
+	if h := &f.step(i).Handler; h.Done != nil && h.Request != nil {
+		f.Enter(i)
+		h.Done(&f.Exchange)
 	}
 }
 

@@ -39,7 +39,7 @@ type Settings struct {
 	RequestLine, HeaderBytes, HeaderCount int
 	Header, Idle, StreamIdle              *time.Duration // 0: without end
 	Listeners                             []*Listener    // all that share the socket
-	HalfClose                             string         // "" or ir.HalfCloseWait, if one of them says so
+	WaitHalf                              bool           // one of them has a client that sends no more waited for
 }
 
 // SocketKey names the listeners that share a socket.
@@ -56,9 +56,7 @@ func (s *Settings) Tighten(c *ir.Client) {
 	s.Header = sooner(s.Header, c.HeaderTimeout)
 	s.Idle = sooner(s.Idle, c.IdleTimeout)
 	s.StreamIdle = sooner(s.StreamIdle, c.StreamIdle)
-	if c.HalfClose == ir.HalfCloseWait {
-		s.HalfClose = c.HalfClose
-	}
+	s.WaitHalf = s.WaitHalf || c.HalfClose == ir.HalfCloseWait
 }
 
 // Trusts reports whether every listener of the socket believes a peer: then it is a proxy, whatever host its next request names.
