@@ -181,7 +181,6 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 		if config { // before the sockets: one that is new must find its routes
 			e.proxy.Swap(next)
 			e.snapshot = next
-			e.retain()
 		}
 		states = e.listeners.Apply(wanted)
 		if !e.ready.Load() {
@@ -281,15 +280,6 @@ func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
 // same compares by identity: a slice that did not change is kept from one version to the next.
 func same(a, b []ir.Endpoint) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-// retain drops the counters of what is no longer served.
-func (e *Edge) retain() {
-	listeners := make(map[string]bool, len(e.seen.Config.Listeners))
-	for _, l := range e.seen.Config.Listeners {
-		listeners[l.Key] = true
-	}
-	e.o.Recorder.Retain(func(k string) bool { return listeners[k] }, func(string) bool { return true })
 }
 
 func (e *Edge) acknowledge(states map[string]listener.State) {

@@ -79,6 +79,7 @@ func (silent) Record(*exchange.Exchange, *telemetry.Listener, *telemetry.Route, 
 }
 func (silent) Listener(string) *telemetry.Listener   { return nil }
 func (silent) Route(string, string) *telemetry.Route { return nil }
+func (silent) Retain(_, _ func(string) bool)         {}
 
 // NoRecorder returns a Recorder that records nothing, for snapshots that only explain.
 func NoRecorder() Recorder { return silent{} }

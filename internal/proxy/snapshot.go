@@ -34,7 +34,6 @@ type Snapshot struct {
 // Route is a compiled ir.Route.
 type Route struct {
 	Config *ir.Route
-	Host   *ir.Host
 	// Name, Prefix are Config's, at hand.
 	Name, Prefix string
 	Counters     *telemetry.Route
@@ -88,6 +87,8 @@ type Recorder interface {
 	// Listener and Route return the counters that compile attaches to a listener and a route.
 	Listener(key string) *telemetry.Listener
 	Route(name, object string) *telemetry.Route
+	// Retain drops the counters of what is not live any more. Exchanges under way go on counting, unseen.
+	Retain(listener, route func(name string) bool)
 }
 
 // NewEdge returns an Edge without a snapshot: Flow.Begin reports false until Swap was called.

@@ -221,10 +221,8 @@ func (b *builder[V]) patch() bool {
 	return true
 }
 
-// compare lists the hosts that went and came, by listener. Both lists of hosts are sorted; were they not, the result would
-// still be right, only longer.
+// compare lists the hosts that went and came, by listener.
 func (b *builder[V]) compare() map[string]*delta {
-	was, is := b.prev.hosts, b.next.hosts
 	out := map[string]*delta{}
 	of := func(key string) *delta {
 		d := out[key]
@@ -234,6 +232,25 @@ func (b *builder[V]) compare() map[string]*delta {
 		}
 		return d
 	}
+	for _, c := range Changes(b.prev.hosts, b.next.hosts) {
+		if c.Was != nil {
+			d := of(c.Was.Listener)
+			d.gone = append(d.gone, c.Was)
+		}
+		if c.Is != nil {
+			d := of(c.Is.Listener)
+			d.came = append(d.came, c.Is)
+		}
+	}
+	return out
+}
+
+// Change is two versions of a host; Was is nil for one that came, Is for one that went.
+type Change struct{ Was, Is *ir.Host }
+
+// Changes lists what differs, by identity, between two lists of hosts. Both are sorted; were they not, the result would still be right,
+// only longer.
+func Changes(was, is []*ir.Host) (out []Change) {
 	i, j := 0, 0
 	for i < len(was) || j < len(is) {
 		if i < len(was) && j < len(is) && was[i] == is[j] {
@@ -249,16 +266,16 @@ func (b *builder[V]) compare() map[string]*delta {
 		default:
 			order = compareHosts(was[i], is[j])
 		}
+		var c Change
 		if order <= 0 {
-			d := of(was[i].Listener)
-			d.gone = append(d.gone, was[i])
+			c.Was = was[i]
 			i++
 		}
 		if order >= 0 {
-			d := of(is[j].Listener)
-			d.came = append(d.came, is[j])
+			c.Is = is[j]
 			j++
 		}
+		out = append(out, c)
 	}
 	return out
 }
