@@ -141,6 +141,8 @@ func (e *Edge) Run(ctx context.Context) {
 				break wait
 			case <-e.rebound:
 				e.acknowledge(e.listeners.States())
+			case <-e.proxy.Left():
+				e.proxy.Collect()
 			case now := <-sweep.C:
 				e.clusters.Sweep(now)
 			}
@@ -325,5 +327,6 @@ func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
 	defer e.calls.Close()
 	defer e.compiler.Close()
 	defer e.clusters.CloseIdle()
+	defer e.proxy.Collect() // nobody else does once Run has ended
 	return e.listeners.Drain(ctx, grace)
 }

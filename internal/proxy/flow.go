@@ -499,7 +499,7 @@ func (f *Flow) End(now time.Time) {
 	if f.Matched != nil {
 		r = f.Matched.Counters
 	}
-	f.edge.recorder.Record(&f.Exchange, l, r, now.Sub(f.Start))
+	f.edge.recorder.Record(f.shard, &f.Exchange, l, r, now.Sub(f.Start))
 	f.letGo()
 }
 

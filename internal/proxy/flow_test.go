@@ -331,6 +331,10 @@ func simulate(t *testing.T, seed uint64) {
 	if !swapped {
 		w.edge.Swap(&Snapshot{})
 	}
+	if !swapped && w.released != 1 {
+		t.Errorf("seed %d: the snapshot was released %d times by the swap that followed its last exchange, want 1", seed, w.released)
+	}
+	w.edge.Collect()
 	if w.released != 1 {
 		t.Errorf("seed %d: the snapshot was released %d times, want 1", seed, w.released)
 	}
