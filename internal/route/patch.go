@@ -107,7 +107,7 @@ func (c *host[V]) patch(seed hasher, old *host[V], moved []int32, hunks []Hunk) 
 			c.entries[to].next = follow(old.entries[from].next)
 		}
 	}
-	c.trie = trie[V]{nodes: slices.Clone(old.trie.nodes)}
+	c.trie = trie[V]{nodes: make([]node[V], len(old.trie.nodes))}
 	if old.trie.long != nil {
 		long := slices.Clip(*old.trie.long) // what comes behind it is this trie's own
 		c.trie.long = &long
@@ -115,10 +115,11 @@ func (c *host[V]) patch(seed hasher, old *host[V], moved []int32, hunks []Hunk) 
 	nodes := c.trie.nodes
 	used, empty := 0, 0
 	for i := range nodes {
-		n := &nodes[i]
-		if i > 0 && n.tag == 0 {
+		n, was := &nodes[i], &old.trie.nodes[i]
+		if i > 0 && was.tag == 0 {
 			continue
 		}
+		*n = *was
 		used++
 		stays := (n.prefix < 0 || moved[n.prefix] >= 0) && (n.exact < 0 || moved[n.exact] >= 0)
 		n.prefix, n.exact = follow(n.prefix), follow(n.exact)
