@@ -1,12 +1,13 @@
 // Package compile turns one version of the IR into a proxy.Snapshot and finds the faults that only policies can find:
 // specs that do not compile, patterns that cannot be matched. What is faulty never stops the rest. It keeps the compiled form of
-// hosts that did not change, and reaches neither sockets nor files.
+// hosts and routes that did not change, and reaches neither sockets nor files.
 package compile
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -31,21 +32,23 @@ type Compiler struct {
 	env      policy.Env
 	recorder proxy.Recorder
 	table    *route.Table[*proxy.Route]
-	kept     map[*ir.Host]*kept // of hosts that have something, while the host stays
+	hosts    []*ir.Host          // that are compiled
+	states   map[*ir.Host]*state // of those whose routes have steps
+	names    tally[string]       // of their routes
 	version  uint64
 	held     *holding // by the snapshot made last
 	lives    lives
 	told     map[string]*proxy.Listener // of the snapshot made last, by key: see guard
 }
 
-// kept is what is known of a compiled host beside its routes. The host nil stands for listeners' own steps.
+// kept is what a compiled step has to say beside its handler.
 type kept struct {
 	faults      []diag.Fault
 	lives       []*live
-	identity    []string // header fields in which its steps tell who calls
+	identity    []string // header fields in which it tells who calls
 	secrets     []string // query parameters in which clients send credentials
 	certificate bool     // clients are asked for one
-	closed      bool     // one of its steps stands in for a policy with a fault
+	closed      bool     // it stands in for a policy with a fault
 }
 
 // holding is the clusters that snapshots hold, shared by all that name the same ones.
@@ -90,7 +93,8 @@ func (h *holding) release(set *upstream.Set) {
 // New returns a compiler for the steps of a list, which holds one called "invalid" for what does not compile.
 // Steps get env, whose Live may be RunLive.
 func New(steps []policy.Step, clusters *upstream.Set, env policy.Env, recorder proxy.Recorder) *Compiler {
-	c := &Compiler{steps: map[string]policy.Step{}, clusters: clusters, env: env, recorder: recorder, kept: map[*ir.Host]*kept{}}
+	c := &Compiler{steps: map[string]policy.Step{}, clusters: clusters, env: env, recorder: recorder,
+		states: map[*ir.Host]*state{}, names: tally[string]{}}
 	c.lives.values = map[string]*live{}
 	for _, s := range steps {
 		c.steps[s.Name] = s
@@ -102,10 +106,8 @@ func New(steps []policy.Step, clusters *upstream.Set, env policy.Env, recorder p
 type run struct {
 	*Compiler
 	held  map[string]*upstream.Cluster
-	host  *ir.Host // whose routes are being compiled
-	sense bool     // that host is path-sensitive
 	cache map[*ir.Step]*compiled
-	kept  map[*ir.Host]*kept
+	own   state // of listeners' own steps
 }
 
 // compiled is a step and what it notes about each host that has it.
@@ -118,8 +120,10 @@ type compiled struct {
 // configuration, also of parts that were compiled earlier.
 func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	held := c.hold(cfg)
-	r := &run{Compiler: c, held: held.clusters, cache: map[*ir.Step]*compiled{}, kept: map[*ir.Host]*kept{}}
-	table, unmatched := route.Build(c.table, cfg, r.route)
+	r := &run{Compiler: c, held: held.clusters, cache: map[*ir.Step]*compiled{}, own: state{steps: map[*ir.Step]*used{}}}
+	was := r.account(cfg)
+	c.retain(cfg)
+	table, unmatched := route.Update(c.table, cfg, r.route, func(a, b *ir.Host) bool { return was[a] == c.states[b].pathSensitive(b) })
 	c.table = table
 	c.version++
 	s := &proxy.Snapshot{Config: cfg, Version: c.version, Table: table, Listeners: map[string]*proxy.Listener{},
@@ -128,9 +132,11 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	var exceptions []netip.Prefix
 	for _, l := range cfg.Listeners {
 		exceptions = append(exceptions, l.Backends...)
-		r.host = nil
 		p := compileListener(l)
-		p.Steps = r.stepsOf(l.Steps)
+		for _, st := range l.Steps {
+			r.use(&r.own, st, 1)
+		}
+		p.Steps = r.own.stepsOf(l.Steps)
 		p.Counters = c.recorder.Listener(l.Key)
 		s.Listeners[l.Key] = p
 		if l.Client != nil {
@@ -150,47 +156,67 @@ func (c *Compiler) Compile(cfg *ir.Config) (*proxy.Snapshot, []diag.Fault) {
 	for _, f := range unmatched {
 		out = append(out, unmatchedFault(f))
 	}
-	c.tidy(cfg, r.kept)
 	c.guard(s)
-	lives := c.lives.hold(c.kept)
+	lives := c.lives.hold(func(yield func(*live) bool) {
+		for st := range r.all() {
+			for l := range st.lives {
+				if !yield(l) {
+					return
+				}
+			}
+		}
+	})
 	s.Release = func() {
 		held.release(c.clusters)
 		c.lives.release(lives)
 	}
-	for _, k := range c.kept {
-		out = append(out, k.faults...)
+	for st := range r.all() {
+		for f := range st.faults {
+			out = append(out, f)
+		}
 	}
 	diag.SortFaults(out)
 	return s, slices.Compact(out)
 }
 
-// tidy forgets hosts that are gone and takes over what was found in this run.
-func (c *Compiler) tidy(cfg *ir.Config, found map[*ir.Host]*kept) {
-	delete(c.kept, nil)
-	if len(c.kept) > 0 {
-		still := make(map[*ir.Host]bool, len(cfg.Hosts))
-		for _, h := range cfg.Hosts {
-			still[h] = true
+// all are the states of hosts and that of the listeners.
+func (r *run) all() iter.Seq[*state] {
+	return func(yield func(*state) bool) {
+		if !yield(&r.own) {
+			return
 		}
-		maps.DeleteFunc(c.kept, func(h *ir.Host, _ *kept) bool { return !still[h] })
+		for _, s := range r.states {
+			if !yield(s) {
+				return
+			}
+		}
 	}
-	maps.Copy(c.kept, found)
+}
+
+// retain drops the counters of listeners and routes that are gone, so that those which come find room.
+func (c *Compiler) retain(cfg *ir.Config) {
+	listeners := make(map[string]bool, len(cfg.Listeners))
+	for _, l := range cfg.Listeners {
+		listeners[l.Key] = true
+	}
+	c.recorder.Retain(func(key string) bool { return listeners[key] }, func(name string) bool { return c.names[name] > 0 })
 }
 
 // guard tells listeners what their hosts' steps need of every request. A policy with a fault no longer says in which fields it tells who
 // calls: as long as there is one, clients may not send those of before on the routes that are still open.
 func (c *Compiler) guard(s *proxy.Snapshot) {
-	for h, k := range c.kept {
-		if h == nil || len(k.identity)+len(k.secrets) == 0 && !k.certificate && !k.closed {
+	for h, k := range c.states {
+		if len(k.identity)+len(k.secrets)+k.certificate+k.closed == 0 {
 			continue
 		}
 		l := s.Listeners[h.Listener]
 		if l == nil {
 			continue
 		}
-		l.ClientCertificate = l.ClientCertificate || k.certificate
-		l.Identity, l.QuerySecrets = union(l.Identity, k.identity), union(l.QuerySecrets, k.secrets)
-		if old := c.told[h.Listener]; k.closed && old != nil {
+		l.ClientCertificate = l.ClientCertificate || k.certificate > 0
+		l.Identity = union(l.Identity, slices.Collect(maps.Keys(k.identity)))
+		l.QuerySecrets = union(l.QuerySecrets, slices.Collect(maps.Keys(k.secrets)))
+		if old := c.told[h.Listener]; k.closed > 0 && old != nil {
 			l.Identity, l.QuerySecrets = union(l.Identity, old.Identity), union(l.QuerySecrets, old.QuerySecrets)
 		}
 	}
@@ -224,11 +250,8 @@ func object(s ir.Source) diag.Ref {
 
 // route compiles one route of a host that changed.
 func (r *run) route(h *ir.Host, c *ir.Route) *proxy.Route {
-	if r.host != h {
-		r.host = h
-		r.sense = r.pathSensitive(h)
-	}
-	p := &proxy.Route{Config: c, Host: h, Name: c.Name, Steps: r.stepsOf(c.Steps), PathSensitive: r.sense,
+	s := r.states[h]
+	p := &proxy.Route{Config: c, Name: c.Name, Steps: s.stepsOf(c.Steps), PathSensitive: s.pathSensitive(h),
 		Counters: r.recorder.Route(c.Name, c.Source.Object())}
 	if c.Match.Path.Kind == ir.PathPrefix || c.Match.Path.Kind == "" {
 		p.Prefix = c.Match.Path.Value
@@ -238,7 +261,7 @@ func (r *run) route(h *ir.Host, c *ir.Route) *proxy.Route {
 	}
 	for i := range c.Backends {
 		b := &c.Backends[i]
-		pb := proxy.Backend{Config: b, Weight: uint64(b.Weight), Steps: r.stepsOf(b.Steps)}
+		pb := proxy.Backend{Config: b, Weight: uint64(b.Weight), Steps: s.stepsOf(b.Steps)}
 		if b.Cluster != "" {
 			pb.Cluster = r.held[b.Cluster]
 		}
@@ -255,42 +278,25 @@ func (r *run) route(h *ir.Host, c *ir.Route) *proxy.Route {
 	return p
 }
 
-func (r *run) stepsOf(ss []*ir.Step) []proxy.Step {
+func (s *state) stepsOf(ss []*ir.Step) []proxy.Step {
 	if len(ss) == 0 {
 		return nil
 	}
 	out := make([]proxy.Step, 0, len(ss))
-	for _, s := range ss {
-		out = append(out, r.compiled(s).step)
+	for _, st := range ss {
+		out = append(out, s.steps[st].step)
 	}
 	return out
 }
 
-// compiled is a step, compiled once in a run, and noted about the host that is being compiled.
+// compiled is a step, compiled once in a run.
 func (r *run) compiled(s *ir.Step) *compiled {
 	c := r.cache[s]
 	if c == nil {
 		c = r.step(s)
 		r.cache[s] = c
 	}
-	if len(c.faults)+len(c.lives)+len(c.identity)+len(c.secrets) > 0 || c.closed || c.certificate {
-		k := r.kept[r.host]
-		if k == nil {
-			k = &kept{}
-			r.kept[r.host] = k
-		}
-		k.add(&c.kept)
-	}
 	return c
-}
-
-// add notes what is not noted yet.
-func (k *kept) add(o *kept) {
-	k.faults = union(k.faults, o.faults)
-	k.lives = union(k.lives, o.lives)
-	k.identity = union(k.identity, o.identity)
-	k.secrets = union(k.secrets, o.secrets)
-	k.certificate, k.closed = k.certificate || o.certificate, k.closed || o.closed
 }
 
 func union[T comparable](a, b []T) []T {
@@ -385,41 +391,6 @@ func flatten(err error) []error {
 		return out
 	}
 	return []error{err}
-}
-
-// pathSensitive reports whether two routes of a host differ in the steps that guard it, or one of those reads the path: then the
-// spelling of a path could lead around it.
-func (r *run) pathSensitive(h *ir.Host) bool {
-	var first string
-	for i, route := range h.Routes {
-		for _, s := range route.Steps {
-			if c := r.compiled(s); c.step.Phase <= policy.Limit && c.step.Handler.ReadsPath {
-				return true
-			}
-		}
-		g := guards(route)
-		if i == 0 {
-			first = g
-		} else if g != first {
-			return true
-		}
-	}
-	return false
-}
-
-func guards(r *ir.Route) string {
-	var b []byte
-	for _, s := range r.Steps {
-		if ph, ok := policy.ParsePhase(s.Phase); ok && ph <= policy.Limit {
-			b = append(b, s.Name...)
-			b = append(b, s.Spec...)
-			for _, path := range slices.Sorted(maps.Keys(s.Refs)) { // "keys" of one namespace are not those of another
-				b = append(b, path...)
-				b = append(b, s.Refs[path]...)
-			}
-		}
-	}
-	return string(b)
 }
 
 func compileListener(l *ir.Listener) *proxy.Listener {

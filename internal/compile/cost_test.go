@@ -2,7 +2,9 @@ package compile_test
 
 import (
 	"crypto/rand"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +122,30 @@ func TestPoliciesAlloc(t *testing.T) {
 		if n := testing.AllocsPerRun(1000, pass); n != 0 {
 			t.Errorf("%s: %v allocations a request, want 0", x.name, n)
 		}
+	}
+}
+
+// BenchmarkChangeInOneHost is the cost of one route that changes in a host of many, each with a step that guards it.
+func BenchmarkChangeInOneHost(b *testing.B) {
+	for _, n := range []int{1000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			c := compile.New(builtin.Steps(), upstream.NewSet(upstream.Rules{}), policy.Env{Secret: &secret.Store{}}, proxy.NoRecorder())
+			routes := make([]*ir.Route, n)
+			for i := range routes {
+				s := *early
+				routes[i] = prefix(fmt.Sprintf("/v1/team-%d/a%d", i%100, i), &s)
+			}
+			last, _ := c.Compile(config(host("", routes...)))
+			i := 0
+			for b.Loop() {
+				next := slices.Clone(routes)
+				s := *early
+				next[n/2] = prefix(fmt.Sprintf("/new-%d", i%2), &s)
+				i++
+				snapshot, _ := c.Compile(config(host("", next...)))
+				last.Release()
+				last = snapshot
+			}
+		})
 	}
 }

@@ -2,12 +2,12 @@ package compile
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
@@ -91,21 +91,19 @@ func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 }
 
 // hold counts one more user of every value that a host opened, for one snapshot. With it the compilation is over.
-func (s *lives) hold(hosts map[*ir.Host]*kept) []*live {
+func (s *lives) hold(opened iter.Seq[*live]) []*live {
 	held := map[*live]bool{}
-	for _, k := range hosts {
-		for _, l := range k.lives {
-			held[l] = true
-		}
+	for l := range opened {
+		held[l] = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for l := range held {
 		l.users++
 	}
-	opened := s.opened
+	done := s.opened
 	s.opened = nil
-	s.drop(opened)
+	s.drop(done)
 	return slices.Collect(maps.Keys(held))
 }
 

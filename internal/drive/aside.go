@@ -242,8 +242,9 @@ func (d *Driver) Check(ctx context.Context, c *upstream.Cluster) {
 
 func (d *Driver) checkAll(c *upstream.Cluster, a *upstream.Checks) {
 	var wg sync.WaitGroup
-	room := make(chan struct{}, 64)
-	for _, e := range c.All() {
+	all := c.All()
+	room := make(chan struct{}, checkers(len(all), a))
+	for _, e := range all {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
@@ -254,6 +255,12 @@ func (d *Driver) checkAll(c *upstream.Cluster, a *upstream.Checks) {
 		})
 	}
 	wg.Wait()
+}
+
+// checkers is how many endpoints are asked at a time: as many as it takes to be through within the interval though none answers in time.
+func checkers(endpoints int, a *upstream.Checks) int {
+	most := time.Duration(endpoints) * a.Timeout
+	return int(min(max((most+a.Interval-1)/max(a.Interval, 1), 64), 1024))
 }
 
 func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *upstream.Checks) error {

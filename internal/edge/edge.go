@@ -143,6 +143,8 @@ func (e *Edge) Run(ctx context.Context) {
 				break wait
 			case <-e.rebound:
 				e.acknowledge(e.listeners.States())
+			case <-e.proxy.Left():
+				e.proxy.Collect()
 			case now := <-sweep.C:
 				e.clusters.Sweep(now)
 			}
@@ -176,7 +178,6 @@ func (e *Edge) apply(ctx context.Context, st feed.State) {
 	if config { // before the sockets: one that is new must find its routes
 		e.proxy.Swap(next)
 		e.snapshot = next
-		e.retain()
 	}
 	if sockets {
 		states = e.listeners.Apply(e.wanted)
@@ -260,15 +261,6 @@ func same(a, b []ir.Endpoint) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// retain drops the counters of what is no longer served.
-func (e *Edge) retain() {
-	listeners := make(map[string]bool, len(e.seen.Config.Listeners))
-	for _, l := range e.seen.Config.Listeners {
-		listeners[l.Key] = true
-	}
-	e.o.Recorder.Retain(func(k string) bool { return listeners[k] }, func(string) bool { return true })
-}
-
 func (e *Edge) acknowledge(states map[string]listener.State) {
 	a := feed.Ack{ConfigVersion: e.seen.ConfigVersion, EndpointsVersion: e.seen.EndpointsVersion,
 		SecretsVersion: e.seen.SecretsVersion, Listeners: map[string]feed.ListenerState{}}
@@ -312,5 +304,6 @@ func (e *Edge) Drain(ctx context.Context, grace time.Duration) int {
 	defer e.calls.Close()
 	defer e.compiler.Close()
 	defer e.clusters.CloseIdle()
+	defer e.proxy.Collect() // nobody else does once Run has ended
 	return e.listeners.Drain(ctx, grace)
 }

@@ -45,12 +45,12 @@ func secure(t *testing.T, version uint16) (*tls.Conn, *net.TCPConn, *Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tc.Close(); c.Close() })
-	return tc, client.(*net.TCPConn), c
+	return tc, client, c
 }
 
 // TestWatchMissesTheEnd: a client that ends is seen, behind bytes that nobody reads too, and those are read afterwards.
 func TestWatchMissesTheEnd(t *testing.T) {
-	pool := &testPool{}
+	pool := &heap{}
 	for _, sent := range []string{"", "GET /next HTTP/1.1\r\n\r\n"} {
 		a, c := pipe(t)
 		says := make(told, 2)
@@ -79,7 +79,7 @@ func TestWatchMissesCloseNotify(t *testing.T) {
 		for _, sent := range []string{"", "GET /next HTTP/1.1\r\n\r\n"} {
 			for _, early := range []bool{false, true} {
 				tc, _, c := secure(t, version)
-				pool := &testPool{}
+				pool := &heap{}
 				says := make(told, 2)
 				say := func() {
 					if sent != "" {
@@ -117,7 +117,7 @@ func TestWatchMissesCloseNotify(t *testing.T) {
 
 // TestWatchTakesBytes: stopping a watch takes nothing from the client and leaves no deadline behind.
 func TestWatchTakesBytes(t *testing.T) {
-	pool := &testPool{}
+	pool := &heap{}
 	for range 50 {
 		tc, _, c := secure(t, tls.VersionTLS13)
 		stop := c.Watch(pool, func(closed bool) { t.Errorf("the watch said closed %v of a client that is there", closed) })

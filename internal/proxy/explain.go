@@ -75,10 +75,11 @@ func (f *Flow) traced(s *Step, v policy.Verdict) {
 type silent struct{}
 
 func (silent) NewID(dst []byte) []byte { return append(dst, "explained"...) }
-func (silent) Record(*exchange.Exchange, *telemetry.Listener, *telemetry.Route, time.Duration) {
+func (silent) Record(uint32, *exchange.Exchange, *telemetry.Listener, *telemetry.Route, time.Duration) {
 }
 func (silent) Listener(string) *telemetry.Listener   { return nil }
 func (silent) Route(string, string) *telemetry.Route { return nil }
+func (silent) Retain(_, _ func(string) bool)         {}
 
 // NoRecorder returns a Recorder that records nothing, for snapshots that only explain.
 func NoRecorder() Recorder { return silent{} }

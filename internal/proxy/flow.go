@@ -525,7 +525,7 @@ func (f *Flow) record(now time.Time) {
 	if f.Matched != nil {
 		r = f.Matched.Counters
 	}
-	f.edge.recorder.Record(&f.Exchange, l, r, now.Sub(f.Start))
+	f.edge.recorder.Record(f.shard, &f.Exchange, l, r, now.Sub(f.Start))
 }
 
 // LetGo gives the snapshot back; a relay does so once it is routed, so that a long-lived one keeps nothing old alive: of its

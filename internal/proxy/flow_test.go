@@ -40,7 +40,7 @@ func newWorld(t testing.TB, endpoints int, steps []Step, change func(*Route)) *w
 			Match: ir.Match{Path: ir.PathMatch{Kind: ir.PathPrefix, Value: "/app"}}, Backends: []ir.Backend{{Cluster: "c", Weight: 1}}}}}},
 	}
 	table, faults := route.Build(nil, c, func(h *ir.Host, r *ir.Route) *Route {
-		p := &Route{Config: r, Host: h, Name: r.Name, Prefix: "/app", Steps: steps, Total: 1,
+		p := &Route{Config: r, Name: r.Name, Prefix: "/app", Steps: steps, Total: 1,
 			Backends: []Backend{{Config: &r.Backends[0], Cluster: w.cluster, Weight: 1}}}
 		if change != nil {
 			change(p)
@@ -334,6 +334,10 @@ func simulate(t *testing.T, seed uint64) {
 	if !swapped {
 		w.edge.Swap(&Snapshot{})
 	}
+	if !swapped && w.released != 1 {
+		t.Errorf("seed %d: the snapshot was released %d times by the swap that followed its last exchange, want 1", seed, w.released)
+	}
+	w.edge.Collect()
 	if w.released != 1 {
 		t.Errorf("seed %d: the snapshot was released %d times, want 1", seed, w.released)
 	}

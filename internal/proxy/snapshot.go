@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,17 +26,17 @@ type Snapshot struct {
 	Clusters map[string]*upstream.Cluster
 	// Sockets are the settings that differ from the defaults.
 	Sockets map[SocketKey]*Settings
-	Release func() // gives back what the snapshot holds; called once, after its last exchange
+	Release func() // gives back what the snapshot holds; called once, after its last exchange, by Collect
 
 	uses    [shards]shard
 	retired atomic.Bool
-	freed   atomic.Bool
+	unused  atomic.Bool     // after retirement
+	left    chan<- struct{} // of the Edge that retired it
 }
 
 // Route is a compiled ir.Route.
 type Route struct {
 	Config *ir.Route
-	Host   *ir.Host
 	// Name, Prefix are Config's, at hand.
 	Name, Prefix string
 	Counters     *telemetry.Route
@@ -77,28 +79,62 @@ type Edge struct {
 	snapshot atomic.Pointer[Snapshot]
 	load     atomic.Uint32
 	recorder Recorder
+
+	left    chan struct{}
+	mu      sync.Mutex
+	retired []*Snapshot // that were not released
 }
 
 // Recorder learns of every exchange. Its methods never block and keep nothing of the exchange. *telemetry.Recorder is one.
 type Recorder interface {
 	// NewID appends an id that no other exchange has.
 	NewID(dst []byte) []byte
-	// Record is called once for each exchange, when it is over.
-	Record(x *exchange.Exchange, l *telemetry.Listener, r *telemetry.Route, took time.Duration)
+	// Record is called once for each exchange, when it is over. Exchanges with different shards do not wait for each other.
+	Record(shard uint32, x *exchange.Exchange, l *telemetry.Listener, r *telemetry.Route, took time.Duration)
 	// Listener and Route return the counters that compile attaches to a listener and a route.
 	Listener(key string) *telemetry.Listener
 	Route(name, object string) *telemetry.Route
+	// Retain drops the counters of what is not live any more. Exchanges under way go on counting, unseen.
+	Retain(listener, route func(name string) bool)
 }
 
 // NewEdge returns an Edge without a snapshot: Flow.Begin reports false until Swap was called.
-func NewEdge(r Recorder) *Edge { return &Edge{recorder: r} }
+func NewEdge(r Recorder) *Edge { return &Edge{recorder: r, left: make(chan struct{}, 1)} }
 
-// Swap makes s the snapshot of all exchanges that begin from now on. The one before is released after its last exchange.
+// Swap makes s the snapshot of all exchanges that begin from now on. The one before is released by a Collect after its last exchange.
 func (e *Edge) Swap(s *Snapshot) {
 	old := e.snapshot.Swap(s)
-	if old != nil {
-		old.retired.Store(true)
-		old.collect()
+	if old == nil {
+		return
+	}
+	old.left = e.left
+	e.mu.Lock()
+	e.retired = append(e.retired, old)
+	e.mu.Unlock()
+	old.retired.Store(true)
+	old.settle()
+	e.Collect()
+}
+
+// Left is sent to when a snapshot lost its last exchange: then Collect is due. That is not for the exchange to do: it can take long.
+func (e *Edge) Left() <-chan struct{} { return e.left }
+
+// Collect releases the snapshots that no exchange uses any more.
+func (e *Edge) Collect() {
+	e.mu.Lock()
+	var unused []*Snapshot
+	e.retired = slices.DeleteFunc(e.retired, func(s *Snapshot) bool {
+		if s.unused.Load() {
+			unused = append(unused, s)
+			return true
+		}
+		return false
+	})
+	e.mu.Unlock()
+	for _, s := range unused {
+		if s.Release != nil {
+			s.Release()
+		}
 	}
 }
 
@@ -123,17 +159,20 @@ func (e *Edge) acquire(i uint32) *Snapshot {
 func (s *Snapshot) release(i uint32) {
 	s.uses[i%shards].n.Add(-1)
 	if s.retired.Load() {
-		s.collect()
+		s.settle()
 	}
 }
 
-// collect frees a retired snapshot when nobody uses it. No use can begin after retirement: acquire looks again.
-func (s *Snapshot) collect() {
+// settle notes that nobody uses a retired snapshot any more. No use can begin after retirement: acquire looks again.
+func (s *Snapshot) settle() {
 	var n int64
 	for i := range s.uses {
 		n += s.uses[i].n.Load()
 	}
-	if n == 0 && s.freed.CompareAndSwap(false, true) && s.Release != nil {
-		s.Release()
+	if n == 0 && s.unused.CompareAndSwap(false, true) {
+		select {
+		case s.left <- struct{}{}:
+		default: // Collect is due already
+		}
 	}
 }

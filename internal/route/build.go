@@ -10,12 +10,19 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
-// Build makes the table of a configuration. A host whose *ir.Host is that of prev keeps its compiled form and its values;
-// attach is called for each route of the others, and only for them. What cannot be matched as written is reported at every
-// Build, of unchanged hosts too, and never matches. prev may be nil. The cost of one changed host among many is that of
-// compiling it, of comparing the hosts' pointers, and of copying the list of its listener's hosts.
+// Build makes the table of a configuration. A host whose *ir.Host is that of prev keeps its compiled form and its values, and in a
+// host that changed each *ir.Route that stays keeps its value; attach is called for the other routes, and only for them. What cannot
+// be matched as written is reported at every Build, of unchanged hosts too, and never matches. prev may be nil. The cost of one
+// changed host among many is that of compiling what is new in it and copying the rest, of comparing the hosts' pointers, and of
+// copying the list of its listener's hosts.
 func Build[V any](prev *Table[V], c *ir.Config, attach func(*ir.Host, *ir.Route) V) (*Table[V], []Fault) {
-	b := builder[V]{prev: prev, attach: attach, next: &Table[V]{listeners: c.Listeners, hosts: c.Hosts}}
+	return Update(prev, c, attach, func(_, _ *ir.Host) bool { return true })
+}
+
+// Update is Build where a value may depend on more than its route: keep reports whether the values of one version of a host may stand
+// in the next.
+func Update[V any](prev *Table[V], c *ir.Config, attach func(*ir.Host, *ir.Route) V, keep func(was, is *ir.Host) bool) (*Table[V], []Fault) {
+	b := builder[V]{prev: prev, attach: attach, keep: keep, next: &Table[V]{listeners: c.Listeners, hosts: c.Hosts}}
 	if prev == nil {
 		b.next.seed = hasher{seed: maphash.MakeSeed()}
 	} else {
@@ -30,7 +37,9 @@ func Build[V any](prev *Table[V], c *ir.Config, attach func(*ir.Host, *ir.Route)
 type builder[V any] struct {
 	prev, next *Table[V]
 	attach     func(*ir.Host, *ir.Route) V
+	keep       func(was, is *ir.Host) bool
 	kept       map[*ir.Host]*host[V]
+	before     map[hostKey]*host[V] // the version before of hosts that changed
 }
 
 // samePlan reports whether two lists of listeners match the same hostnames in the same places.
@@ -48,11 +57,18 @@ func (b *builder[V]) compile(h *ir.Host) *host[V] {
 		}
 		return k
 	}
-	c, fs := compileHost(b.next.seed, h, b.attach)
+	c, fs := b.made(h)
 	if len(fs) > 0 {
 		b.fault(h, fs...)
 	}
 	return c
+}
+
+func (b *builder[V]) made(h *ir.Host) (*host[V], []Fault) {
+	if old := b.before[keyOf(h)]; old != nil && b.keep(old.ir, h) {
+		return revise(b.next.seed, old, h, b.attach)
+	}
+	return compileHost(b.next.seed, h, b.attach)
 }
 
 func (b *builder[V]) fault(h *ir.Host, fs ...Fault) {
@@ -66,6 +82,7 @@ func (b *builder[V]) fault(h *ir.Host, fs ...Fault) {
 func (b *builder[V]) scratch() {
 	t := b.next
 	t.plan, t.faults, t.twice = newPlan(t.listeners), nil, false
+	b.before = nil
 	b.kept = map[*ir.Host]*host[V]{}
 	if b.prev != nil {
 		for _, s := range b.prev.sites {
@@ -204,10 +221,8 @@ func (b *builder[V]) patch() bool {
 	return true
 }
 
-// compare lists the hosts that went and came, by listener. Both lists of hosts are sorted; were they not, the result would
-// still be right, only longer.
+// compare lists the hosts that went and came, by listener.
 func (b *builder[V]) compare() map[string]*delta {
-	was, is := b.prev.hosts, b.next.hosts
 	out := map[string]*delta{}
 	of := func(key string) *delta {
 		d := out[key]
@@ -217,6 +232,25 @@ func (b *builder[V]) compare() map[string]*delta {
 		}
 		return d
 	}
+	for _, c := range Changes(b.prev.hosts, b.next.hosts) {
+		if c.Was != nil {
+			d := of(c.Was.Listener)
+			d.gone = append(d.gone, c.Was)
+		}
+		if c.Is != nil {
+			d := of(c.Is.Listener)
+			d.came = append(d.came, c.Is)
+		}
+	}
+	return out
+}
+
+// Change is two versions of a host; Was is nil for one that came, Is for one that went.
+type Change struct{ Was, Is *ir.Host }
+
+// Changes lists what differs, by identity, between two lists of hosts. Both are sorted; were they not, the result would still be right,
+// only longer.
+func Changes(was, is []*ir.Host) (out []Change) {
 	i, j := 0, 0
 	for i < len(was) || j < len(is) {
 		if i < len(was) && j < len(is) && was[i] == is[j] {
@@ -232,16 +266,16 @@ func (b *builder[V]) compare() map[string]*delta {
 		default:
 			order = compareHosts(was[i], is[j])
 		}
+		var c Change
 		if order <= 0 {
-			d := of(was[i].Listener)
-			d.gone = append(d.gone, was[i])
+			c.Was = was[i]
 			i++
 		}
 		if order >= 0 {
-			d := of(is[j].Listener)
-			d.came = append(d.came, is[j])
+			c.Is = is[j]
 			j++
 		}
+		out = append(out, c)
 	}
 	return out
 }
@@ -283,10 +317,11 @@ func (b *builder[V]) patchIndex(x *index[V], d *delta) (*index[V], bool) {
 	seed := b.next.seed
 	y := *x
 	y.chunks = slices.Clone(x.chunks)
-	b.kept = map[*ir.Host]*host[V]{}
+	b.kept, b.before = map[*ir.Host]*host[V]{}, map[hostKey]*host[V]{}
 	for _, h := range d.gone {
 		key := keyOf(h)
 		b.kept[h] = x.get(seed, key)
+		b.before[key] = b.kept[h]
 		y.remove(seed, key)
 	}
 	for _, h := range d.came {

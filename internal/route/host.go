@@ -31,23 +31,31 @@ func compileHost[V any](seed hasher, h *ir.Host, attach func(*ir.Host, *ir.Route
 	if p := checkHostname(h); p != "" {
 		faults = append(faults, Fault{Host: h, Path: "hostname", Message: p})
 	}
-	for i, r := range h.Routes {
-		e := &c.entries[i]
-		e.route, e.value, e.next = r, attach(h, r), -1
-		var fs []Fault
-		if e.cond, fs = compileConditions(h, r); len(fs) > 0 {
-			e.faulty = true
-			faults = append(faults, fs...)
-		}
+	for i := range h.Routes {
+		faults = append(faults, c.compile(i, attach)...)
 	}
-	s := newSketch(seed, len(h.Routes))
-	for i := len(h.Routes) - 1; i >= 0; i-- { // backwards: each goes to the head of its chain
-		if !c.entries[i].faulty {
-			c.insert(s, int32(i), &h.Routes[i].Match.Path)
-		}
-	}
-	c.trie = layTrie(s, keyOf(h), c.entries)
+	c.lay(seed)
 	return c, faults
+}
+
+// compile fills entry i.
+func (c *host[V]) compile(i int, attach func(*ir.Host, *ir.Route) V) (faults []Fault) {
+	e, r := &c.entries[i], c.ir.Routes[i]
+	e.route, e.value, e.next = r, attach(c.ir, r), -1
+	e.cond, faults = compileConditions(c.ir, r)
+	e.faulty = len(faults) > 0
+	return faults
+}
+
+// lay makes the trie of entries that are compiled.
+func (c *host[V]) lay(seed hasher) {
+	s := newSketch(seed, len(c.entries))
+	for i := len(c.entries) - 1; i >= 0; i-- { // backwards: each goes to the head of its chain
+		if c.entries[i].next = -1; !c.entries[i].faulty {
+			c.insert(s, int32(i), &c.entries[i].route.Match.Path)
+		}
+	}
+	c.trie = layTrie(s, keyOf(c.ir), c.entries)
 }
 
 // insert puts entry i where its path leads.

@@ -94,7 +94,19 @@ func (t *trie[V]) setText(n *node[V], text string) {
 		n.more = int32(len(*t.long))
 		return
 	}
-	n.size = uint8(copy(n.text[:], text))
+	n.more, n.size = 0, uint8(copy(n.text[:], text))
+}
+
+// name says which entry of a node's chains most requests that end there get.
+func (n *node[V]) name(root bool, entries []entry[V]) {
+	var none V
+	n.plain, n.route, n.value = 0, nil, none
+	if at := n.exact; !root && at >= 0 && entries[at].cond == nil {
+		n.plain, n.route, n.value = plainExact, entries[at].route, entries[at].value
+	}
+	if at := n.prefix; at >= 0 && entries[at].cond == nil {
+		n.plain, n.route, n.value = plainPrefix, entries[at].route, entries[at].value
+	}
 }
 
 // deepest returns the node of the longest path that the given one begins with, and whether that is the whole path; -1 for a
@@ -218,12 +230,12 @@ func (s *sketch) node(path string) *sketchNode {
 }
 
 // step goes on from path[:end], whose hash is given, by one element.
-func (s *sketch) step(hash uint64, path string, end int) (uint64, int) {
+func (h hasher) step(hash uint64, path string, end int) (uint64, int) {
 	element := path[end+1:]
 	if i := strings.IndexByte(element, '/'); i >= 0 {
 		element = element[:i]
 	}
-	return s.below(hash, s.string(element)), end + 1 + len(element)
+	return h.below(hash, h.string(element)), end + 1 + len(element)
 }
 
 // find returns the place in slots of a path, or the free one for it.
@@ -284,12 +296,7 @@ func layTrie[V any](s *sketch, key hostKey, entries []entry[V]) trie[V] {
 		from, n := &s.nodes[i], &t.nodes[place[i]]
 		n.prefix, n.exact, n.parent = from.prefix, from.exact, place[from.parent]
 		t.setText(n, from.path[len(s.nodes[from.parent].path):])
-		if at := n.exact; i > 0 && at >= 0 && entries[at].cond == nil {
-			n.plain, n.route, n.value = plainExact, entries[at].route, entries[at].value
-		}
-		if at := n.prefix; at >= 0 && entries[at].cond == nil {
-			n.plain, n.route, n.value = plainPrefix, entries[at].route, entries[at].value
-		}
+		n.name(i == 0, entries)
 	}
 	root := &t.nodes[0]
 	root.tag, root.parent = uint32(key.kind), int32(s.depths)

@@ -27,7 +27,7 @@ var (
 	descOut = desc("response_body_bytes_total",
 		"Body bytes to clients.", "listener")
 	descRoute = desc("route_requests_total",
-		"Exchanges that ended, by route and class of the status; the first 1000 routes have a series of their own.", "route", "code")
+		"Exchanges that ended, by route and class of the status; 1000 routes of the configuration have a series of their own.", "route", "code")
 	descRouteTime = desc("route_seconds_total",
 		"Time of the exchanges of a route, summed.", "route")
 	descDropped = desc("access_log_dropped_total",

@@ -140,9 +140,9 @@ func (r *Recorder) Retain(listener, route func(name string) bool) {
 }
 
 // Record counts a finished exchange and writes its line. took is from x.Start to its end. l and rt are what Listener and Route
-// returned, nil where none is known. It keeps nothing of x and does not allocate.
-func (r *Recorder) Record(x *exchange.Exchange, l *Listener, rt *Route, took time.Duration) {
-	shard := int(x.Peer.Port()) & (r.shards - 1)
+// returned, nil where none is known. of is a number that connections have in turn. It keeps nothing of x and does not allocate.
+func (r *Recorder) Record(of uint32, x *exchange.Exchange, l *Listener, rt *Route, took time.Duration) {
+	shard := int(of) & (r.shards - 1)
 	if l == nil {
 		l = r.restL
 	}

@@ -89,7 +89,7 @@ func line(t *testing.T, f Format, x *exchange.Exchange, object string, took time
 	if x.Route != "" {
 		rt = r.Route(x.Route, object)
 	}
-	r.Record(x, nil, rt, took)
+	r.Record(0, x, nil, rt, took)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestLogThatBlocksDropsAndCounts(t *testing.T) {
 	x := example()
 	const n = 30_000 // at about 500 bytes each: more than two buffers
 	for range n {
-		r.Record(x, nil, nil, time.Millisecond)
+		r.Record(0, x, nil, nil, time.Millisecond)
 	}
 	dropped := r.Dropped()
 	close(out.gate)
@@ -210,7 +210,7 @@ func TestLogThatBlocksDropsAndCounts(t *testing.T) {
 	if written := strings.Count(out.String(), "\n"); written+int(r.Dropped()) != n {
 		t.Errorf("%d written and %d dropped of %d", written, r.Dropped(), n)
 	}
-	r.Record(x, nil, nil, time.Millisecond)
+	r.Record(0, x, nil, nil, time.Millisecond)
 	if r.Dropped() != dropped+1 {
 		t.Errorf("a line after Close is not counted as dropped")
 	}
@@ -220,7 +220,7 @@ func TestLogThatFailsCountsItsLines(t *testing.T) {
 	out := &sink{err: errors.New("disk full")}
 	r := newRecorder(t, Options{AccessLog: "stdout", Stdout: out})
 	for range 7 {
-		r.Record(example(), nil, nil, 0)
+		r.Record(0, example(), nil, nil, 0)
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
@@ -233,15 +233,15 @@ func TestLogThatFailsCountsItsLines(t *testing.T) {
 func TestReopenAfterRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	r := newRecorder(t, Options{AccessLog: path})
-	r.Record(example(), nil, nil, 0)
+	r.Record(0, example(), nil, nil, 0)
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	r.Record(example(), nil, nil, 0)
-	r.Record(example(), nil, nil, 0)
+	r.Record(0, example(), nil, nil, 0)
+	r.Record(0, example(), nil, nil, 0)
 	if err := os.Chmod(filepath.Dir(path), 0o500); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestReopenThatFailsKeepsTheOldFile(t *testing.T) {
 	if err := r.Reopen(); err == nil {
 		t.Error("Reopen in a folder that is gone succeeded")
 	}
-	r.Record(example(), nil, nil, 0)
+	r.Record(0, example(), nil, nil, 0)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestReopenThatFailsKeepsTheOldFile(t *testing.T) {
 func TestAccessLogIsFlushedWithoutMoreTraffic(t *testing.T) {
 	got := make(chan string, 1)
 	r := newRecorder(t, Options{AccessLog: "stdout", Stdout: writer(func(p []byte) { got <- string(p) })})
-	r.Record(example(), nil, nil, 0)
+	r.Record(0, example(), nil, nil, 0)
 	if s := <-got; !strings.Contains(s, "shop.example") {
 		t.Errorf("wrote %q", s)
 	}
@@ -318,15 +318,19 @@ func TestMetrics(t *testing.T) {
 	l := r.Listener("Gateway/shop/public/https")
 	rt := r.Route("HTTPRoute/shop/cart/0/1", "HTTPRoute shop/cart")
 	x := example()
-	for port := range uint16(10) { // spread over the shards
-		x.Peer = netip.AddrPortFrom(x.Peer.Addr(), port)
-		r.Record(x, l, rt, 2*time.Millisecond)
+	for shard := range uint32(10) {
+		r.Record(shard, x, l, rt, 2*time.Millisecond)
+	}
+	for i, c := range l.shards { // each is used, though ports of clients are even
+		if n := c.requests[0][1].Load(); n < 2 {
+			t.Errorf("shard %d counted %d of 10 requests", i, n)
+		}
 	}
 	x.Reason, x.Response.Status, x.Tries = "ip_not_allowed", 403, 0
 	x.Request.Method = []byte("BREW")
-	r.Record(x, l, rt, 100*time.Microsecond)
+	r.Record(0, x, l, rt, 100*time.Microsecond)
 	x.Reason, x.Response.Status = "client_gone", 0
-	r.Record(x, nil, nil, 2*time.Minute)
+	r.Record(0, x, nil, nil, 2*time.Minute)
 	r.Gauge("connections", "Open connections.", map[string]string{"side": "client"}, func() float64 { return 7 })
 	r.Counter("reload_faults_total", "Faults.", nil, func() float64 { return 3 })
 
@@ -374,7 +378,7 @@ func TestCardinalityIsBounded(t *testing.T) {
 		x.Request.Method = fmt.Appendf(nil, "M%d", i)
 		x.Response.Status = i
 		x.Reason = fmt.Sprintf("reason%d", i)
-		r.Record(x, l, rt, time.Duration(i)*time.Millisecond)
+		r.Record(0, x, l, rt, time.Duration(i)*time.Millisecond)
 	}
 	routes, reasons := map[string]bool{}, map[string]int{}
 	for _, l := range scrape(t, r) {
@@ -450,9 +454,9 @@ func TestRecordAllocatesNothing(t *testing.T) {
 	x.Reason = "ip_not_allowed"
 	x.Request.Query = []byte("name=J%C3%B6rg&x=\"\u00e4\"\x00")
 	for range 50_000 { // the buffers grow to their room
-		r.Record(x, l, rt, time.Millisecond)
+		r.Record(0, x, l, rt, time.Millisecond)
 	}
-	if n := testing.AllocsPerRun(1000, func() { r.Record(x, l, rt, time.Millisecond) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { r.Record(0, x, l, rt, time.Millisecond) }); n != 0 {
 		t.Errorf("Record allocates %v times, want 0", n)
 	}
 	dst := make([]byte, 0, 64)
@@ -486,7 +490,7 @@ func BenchmarkRecord(b *testing.B) {
 			l, rt, x := r.Listener("l"), r.Route("r", "HTTPRoute shop/cart"), example()
 			b.ReportAllocs()
 			for b.Loop() {
-				r.Record(x, l, rt, 1500*time.Microsecond)
+				r.Record(0, x, l, rt, 1500*time.Microsecond)
 			}
 			b.ReportMetric(100*float64(r.Dropped())/float64(b.N), "%dropped")
 		})

@@ -2,8 +2,10 @@ package translate
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 )
 
@@ -15,6 +17,7 @@ type unit struct {
 	topics []topic
 	said   []word
 	queued bool
+	memo   *hostMemo // of a large virtual host
 }
 
 // word is one thing said to a topic.
@@ -120,6 +123,8 @@ func (t topic) sink() bool { return t.kind >= listenerSink }
 type forum struct {
 	said    map[*unit]any
 	readers map[*unit]struct{}
+	// changed is what those who spoke since its reader last looked had said before; nil: nobody wants to know.
+	changed map[*unit]any
 }
 
 // engine holds all units and what they read and said.
@@ -300,6 +305,9 @@ func (e *engine) say(u *unit, tp topic, v any) {
 		}
 	}
 	f := e.forum(tp)
+	if _, known := f.changed[u]; !known && f.changed != nil {
+		f.changed[u] = f.said[u]
+	}
 	if v == nil {
 		delete(f.said, u)
 	} else {
@@ -315,7 +323,14 @@ func (e *engine) say(u *unit, tp topic, v any) {
 }
 
 // same says whether two things said are equal. Two parts that are one pointer cost nothing.
-func same(a, b any) bool { return reflect.DeepEqual(a, b) }
+func same(a, b any) bool {
+	if x, ok := a.(*ir.Host); ok {
+		y, ok := b.(*ir.Host)
+		return ok && x.Listener == y.Listener && x.Hostname == y.Hostname && x.OneLabel == y.OneLabel &&
+			slices.EqualFunc(x.Routes, y.Routes, func(r, s *ir.Route) bool { return r == s || reflect.DeepEqual(r, s) })
+	}
+	return reflect.DeepEqual(a, b)
+}
 
 // say tells v, which must not be nil, to a topic.
 func (p *pass) say(tp topic, v any) { p.said[tp] = v }

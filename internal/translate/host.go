@@ -43,34 +43,40 @@ type placed struct {
 	entry
 	owner   diag.Ref
 	created time.Time
+	behind  *placed // in a hostMemo: the first of those with its path; itself: it is served
 }
 
 // host is the unit that joins the contributions to one virtual host.
 func (p *pass) host() {
 	k := p.u.key
-	fragments := hearAll[*fragment](p, topic{kind: hostTopic, name: k.name, host: k.host, one: k.one})
-	if len(fragments) == 0 {
+	m := p.u.memo
+	tp := topic{kind: hostTopic, name: k.name, host: k.host, one: k.one}
+	if m == nil || p.e.forums[tp] == nil {
+		m = &hostMemo{}
+		for _, f := range hearAll[*fragment](p, tp) {
+			m.fill(f)
+		}
+		slices.SortFunc(m.sorted, comparePlaced)
+		m.lead(0)
+	} else {
+		m.revise(p, tp)
+	}
+	if len(m.sorted) == 0 {
 		p.gone = true
 		return
 	}
-	var all []placed
-	for _, f := range fragments {
-		for _, e := range f.Entries {
-			all = append(all, placed{e, f.Owner, f.Created})
-		}
-	}
-	slices.SortFunc(all, comparePlaced)
-	all = p.conflicts(all)
-	routes := make([]*ir.Route, 0, len(all))
-	if slices.ContainsFunc(all, func(e placed) bool { return e.Redirect != nil }) {
-		all = p.redirected(all)
-	}
-	for _, e := range all {
-		routes = append(routes, e.Route)
-	}
+	p.remember(tp, m)
+	p.conflicts(m)
 	sink := topic{kind: hostSink, name: k.name, host: k.host, one: k.one}
-	if old := before[*ir.Host](p, sink); old != nil {
-		keepRoutes(old.Routes, routes)
+	routes := m.routes
+	if m.redirects > 0 {
+		routes = nil
+		for _, e := range p.redirected(m.first()) {
+			routes = append(routes, e.Route)
+		}
+		if old := before[*ir.Host](p, sink); old != nil {
+			keepRoutes(old.Routes, routes)
+		}
 	}
 	p.say(sink, &ir.Host{Listener: k.name, Hostname: k.host, OneLabel: k.one, Routes: routes})
 }
@@ -98,7 +104,7 @@ func keepRoutes(old, routes []*ir.Route) {
 // then the longest path, then a method, the most headers, the most query parameters, the oldest object, its name, its rule, its
 // match. Where a regular expression stands is for implementations to say: among the prefixes by its length, behind a prefix
 // of the same length.
-func comparePlaced(a, b placed) int {
+func comparePlaced(a, b *placed) int {
 	ma, mb := &a.Route.Match, &b.Route.Match
 	return cmp.Or(cmp.Compare(a.Behind, b.Behind), compareBool(ma.Path.Kind == ir.PathExact, mb.Path.Kind == ir.PathExact),
 		cmp.Compare(len(mb.Path.Value), len(ma.Path.Value)), compareBool(ma.Path.Kind != ir.PathRegex, mb.Path.Kind != ir.PathRegex),
@@ -119,22 +125,10 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-// conflicts takes out the paths of Ingresses that an older Ingress, or an earlier rule, has, and tells their owners.
-func (p *pass) conflicts(all []placed) []placed {
+// conflicts tells the owners of paths that an older Ingress, or an earlier rule, has.
+func (p *pass) conflicts(m *hostMemo) {
 	faults := map[diag.Ref]*diag.Object{}
-	out := all[:0]
-	var last *placed // the one that all paths equal to it lose against
-	for i := range all {
-		e := &all[i]
-		if e.owner.Kind != "Ingress" {
-			return all
-		}
-		if last == nil || (last.Behind == aPath) != (e.Behind == aPath) || last.Route.Match.Path != e.Route.Match.Path {
-			kept := *e
-			last = &kept
-			out = append(out, kept)
-			continue
-		}
+	for e := range m.lost {
 		if e.Behind == anybodysDefault {
 			continue // each of them still has its own hosts
 		}
@@ -143,13 +137,12 @@ func (p *pass) conflicts(all []placed) []placed {
 			o = &diag.Object{Ref: e.owner}
 			faults[e.owner] = o
 		}
-		o.Faults = append(o.Faults, p.conflict(e, last))
+		o.Faults = append(o.Faults, p.conflict(e, e.behind))
 	}
 	for ref, o := range faults {
 		diag.SortFaults(o.Faults)
 		p.say(topic{kind: reportTopic, ref: ref}, o)
 	}
-	return out
 }
 
 func (p *pass) conflict(loser, winner *placed) diag.Fault {
@@ -192,7 +185,7 @@ func (p *pass) redirected(all []placed) []placed {
 		e.Route = redirectRoute(e.Route, e.Redirect, proxied)
 		out = append(out, e)
 	}
-	slices.SortStableFunc(out, comparePlaced)
+	slices.SortStableFunc(out, func(a, b placed) int { return comparePlaced(&a, &b) })
 	if proxied {
 		return out
 	}

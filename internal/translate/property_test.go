@@ -28,6 +28,9 @@ func TestIncremental(t *testing.T) {
 			o = inCluster("n1")
 		}
 		tr := translate.New(o)
+		if rapid.Bool().Draw(t, "as if hosts were large") {
+			tr.RememberAll()
+		}
 		last := tr.Update(store, nil)
 		n := rapid.IntRange(1, 12).Draw(t, "changes")
 		for range n {

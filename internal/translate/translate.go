@@ -41,13 +41,14 @@ type Translator struct {
 	sites   []refSite
 	steps   stepTable
 	engine  *engine
+	memos   memoRule
 	started bool
 	last    Result
 }
 
 // New returns a Translator that has not seen any object yet.
 func New(o Options) *Translator {
-	return &Translator{o: o, sites: refSites(), steps: newStepTable(o.Steps), engine: newEngine()}
+	return &Translator{o: o, sites: refSites(), steps: newStepTable(o.Steps), engine: newEngine(), memos: memoRule{256, 16}}
 }
 
 // Result is a whole translation. Its parts are not changed once they are returned; a part that did not change is the same

@@ -6,7 +6,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
-// budget counts further tries against requests. The requests themselves are counted at the endpoint that is chosen for them, and
+// budget counts further tries against requests. The requests themselves are counted with the endpoint that is chosen for them, and
 // summed up when a try asks: a request that does not fail pays nothing for it.
 type budget struct {
 	before, now window
@@ -27,11 +27,7 @@ func (c *Cluster) MayRetry(now time.Time) bool {
 	s := c.settings.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	total := c.departed
-	for _, e := range c.list.Load().all {
-		total += e.total.Load()
-	}
-	return c.budget.take(&s.budget, now, total)
+	return c.budget.take(&s.budget, now, c.tries())
 }
 
 func (b *budget) take(of *ir.Budget, now time.Time, total uint64) bool {

@@ -16,46 +16,65 @@ type Cluster struct {
 	refs     int // under set.mu
 	settings atomic.Pointer[Settings]
 
-	mu       sync.Mutex // for writers of list, and the budget
-	list     atomic.Pointer[list]
-	departed uint64 // requests that endpoints had which have left
-	budget   budget
+	build  sync.Mutex // one builds endpoints and indexes at a time; taken before mu
+	byAddr map[netip.AddrPort]*Endpoint
+	round  uint64 // of SetEndpoints
+
+	mu     sync.Mutex // for writers of list, endpoints' health and the budget
+	list   atomic.Pointer[list]
+	outs   int // endpoints of list.base that are out
+	budget budget
+	counts atomic.Pointer[[]*counts]
+
+	recheck atomic.Int64 // when the next ejection ends, Unix nanoseconds; 0: none is on
+	due     atomic.Bool  // a large cluster's usable endpoints are about to be listed anew
+	sticky  atomic.Bool  // endpoints are looked up by token
 
 	next     atomic.Uint64
 	conns    atomic.Int64 // connections that are open or being made
 	requests atomic.Int64 // exchanges that Enter counted
 }
 
-// list is the endpoints as they are now: immutable but for what is made on demand.
+// list is the endpoints as they are now. It is immutable.
 type list struct {
-	base   []*Endpoint // that take new requests: ready ones, else those that still serve while they terminate; by weight
-	usable []*Endpoint // those of base that are healthy; all of them if none is
-	all    []*Endpoint
-	// recheck is when an ejection ends, Unix nanoseconds; 0: none is on.
-	recheck int64
+	base     []*Endpoint // that take new requests: ready ones, else those that still serve while they terminate; by weight
+	usable   []*Endpoint // those of base that are healthy; all of them if none is
+	all      []*Endpoint
+	distinct int  // how many endpoints base has, each counted once
+	hopeless bool // none of base is healthy
 
-	ring   func() []point
-	tokens func() map[uint64]*Endpoint
+	ring   []point              // nil if no hash is asked for
+	tokens map[uint64]*Endpoint // nil if nobody asked for one
 }
 
-func newList(all []*Endpoint) *list {
-	l := &list{all: all}
-	l.ring = sync.OnceValue(func() []point { return ringOf(l.base) })
-	l.tokens = sync.OnceValue(func() map[uint64]*Endpoint {
-		m := make(map[uint64]*Endpoint, len(l.base))
-		for _, e := range l.base {
-			m[e.Token()] = e
-		}
-		return m
-	})
-	return l
+// large is from how many endpoints on their choice is made anew aside of the requests: see Cluster.later.
+const large = 512
+
+// counts are running totals of some of a cluster's endpoints, of those that left too. They spread over cache lines, and to sum them up
+// does not take longer the more endpoints there are.
+type counts struct {
+	tries  atomic.Uint64
+	active atomic.Int64 // exchanges under way
+	_      [48]byte
 }
+
+// maxCounts is how many a cluster has at most.
+const maxCounts = 16
 
 // Settings returns what holds now.
 func (c *Cluster) Settings() *Settings { return c.settings.Load() }
 
 // Configure swaps the settings. Connections made under others are not reused if TLS changed.
 func (c *Cluster) Configure(s *Settings) {
+	c.build.Lock()
+	defer c.build.Unlock()
+	l := c.list.Load()
+	ring, tokens := c.index(l, l.base, s)
+	c.mu.Lock()
+	n := *c.list.Load()
+	n.ring, n.tokens = ring, tokens
+	c.list.Store(&n)
+	c.mu.Unlock()
 	old := c.settings.Swap(s)
 	if old.TLS != s.TLS {
 		for _, e := range c.list.Load().all {
@@ -81,77 +100,129 @@ type Resolved struct {
 	Weight   uint32
 }
 
+// member is an endpoint and what was resolved of it.
+type member struct {
+	*Endpoint
+	of *Resolved
+}
+
 // SetEndpoints swaps the endpoints. One that stays (same address) keeps its pool, its counters and its health; the idle
 // connections of one that left are closed, those in use end with their exchange.
 func (c *Cluster) SetEndpoints(rs []Resolved) {
 	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.build.Lock()
+	defer c.build.Unlock()
+	c.round++
 	before := c.list.Load()
-	old := map[netip.AddrPort]*Endpoint{}
-	for _, e := range before.all {
-		old[e.Addr] = e
+	l := &list{all: make([]*Endpoint, 0, len(rs))}
+	if c.byAddr == nil {
+		c.byAddr = make(map[netip.AddrPort]*Endpoint, len(rs))
 	}
-	l := newList(nil)
-	seen := map[netip.AddrPort]bool{}
-	weights := map[netip.AddrPort]uint32{}
-	var ready, serving []Resolved
-	for _, r := range bestFirst(rs) {
-		if seen[r.Addr] {
+	rs = bestFirst(rs)
+	ready, serving := make([]member, 0, len(rs)), []member(nil)
+	for i := range rs {
+		r := &rs[i]
+		e := c.byAddr[r.Addr]
+		switch {
+		case e == nil:
+			e = &Endpoint{Addr: r.Addr, Text: r.Addr.String(), Restricted: c.set.restricted(r.Addr.Addr()), cluster: c, counts: c.countsOf(len(c.byAddr))}
+			c.byAddr[r.Addr] = e
+		case e.round == c.round:
 			continue
 		}
-		seen[r.Addr] = true
-		e := old[r.Addr]
-		if e == nil {
-			e = &Endpoint{Addr: r.Addr, Text: r.Addr.String(), Restricted: c.set.restricted(r.Addr.Addr()), cluster: c}
-		}
-		delete(old, r.Addr)
-		e.left.Store(false)
+		e.round = c.round
 		if len(before.base) > 0 && r.Ready && !e.ready { // it joins others: see Settings.slowStart
 			e.joined.Store(now.UnixNano())
 		}
 		e.ready = r.Ready
 		l.all = append(l.all, e)
-		if r.Weight > 1 {
-			weights[r.Addr] = min(r.Weight, 100)
-		}
 		switch {
 		case r.Ready:
-			ready = append(ready, r)
+			ready = append(ready, member{e, r})
 		case r.Serving:
-			serving = append(serving, r)
+			serving = append(serving, member{e, r})
 		}
 	}
 	if len(ready) == 0 {
 		ready = serving
 	}
-	l.choose(c.set.near(ready), weights)
-	l.filter(now)
-	c.list.Store(l)
-	for _, e := range old {
-		e.left.Store(true)
-		c.departed += e.total.Load()
+	ready = c.set.near(ready)
+	l.choose(ready)
+	l.distinct = len(ready)
+	l.ring, l.tokens = c.index(before, l.base, c.settings.Load())
+	c.mu.Lock()
+	for _, e := range before.base {
+		e.chosen = false
+	}
+	for _, e := range l.base {
+		e.chosen = true
+	}
+	c.store(l, now)
+	var gone []*Endpoint
+	for _, e := range before.all {
+		if e.round != c.round {
+			e.left.Store(true)
+			delete(c.byAddr, e.Addr)
+			gone = append(gone, e)
+		}
+	}
+	c.mu.Unlock()
+	for _, e := range gone {
 		e.closeIdle()
 	}
 }
 
+// countsOf returns the running totals in which the n-th endpoint is counted.
+func (c *Cluster) countsOf(n int) *counts {
+	var all []*counts
+	if p := c.counts.Load(); p != nil {
+		all = *p
+	}
+	if n %= maxCounts; n < len(all) {
+		return all[n]
+	}
+	more := append(slices.Clone(all), &counts{})
+	c.counts.Store(&more)
+	return more[len(more)-1]
+}
+
+// tries is how many tries the cluster has had.
+func (c *Cluster) tries() (n uint64) {
+	if p := c.counts.Load(); p != nil {
+		for _, k := range *p {
+			n += k.tries.Load()
+		}
+	}
+	return n
+}
+
+// active is how many exchanges are under way.
+func (c *Cluster) active() (n int64) {
+	if p := c.counts.Load(); p != nil {
+		for _, k := range *p {
+			n += k.active.Load()
+		}
+	}
+	return n
+}
+
 // near leaves the endpoints that are meant for this process's zone (topology-aware routing): if each endpoint has a hint and
 // one at least names the zone; else all, as kube-proxy does.
-func (s *Set) near(rs []Resolved) []Resolved {
+func (s *Set) near(ms []member) []member {
 	if s.rules.Zone == "" {
-		return rs
+		return ms
 	}
-	var out []Resolved
-	for _, r := range rs {
-		if len(r.ForZones) == 0 {
-			return rs
+	var out []member
+	for _, m := range ms {
+		if len(m.of.ForZones) == 0 {
+			return ms
 		}
-		if slices.Contains(r.ForZones, s.rules.Zone) {
-			out = append(out, r)
+		if slices.Contains(m.of.ForZones, s.rules.Zone) {
+			out = append(out, m)
 		}
 	}
 	if len(out) == 0 {
-		return rs
+		return ms
 	}
 	return out
 }
@@ -176,21 +247,22 @@ func bestFirst(rs []Resolved) []Resolved {
 	return rs
 }
 
+// maxWeight bounds an endpoint's weight.
+const maxWeight = 100
+
 // choose fills base, repeating endpoints by weight, so that picking stays one index.
-func (l *list) choose(rs []Resolved, weights map[netip.AddrPort]uint32) {
-	byAddr := make(map[netip.AddrPort]*Endpoint, len(l.all))
-	for _, e := range l.all {
-		byAddr[e.Addr] = e
-	}
+func (l *list) choose(ms []member) {
+	l.base = make([]*Endpoint, 0, len(ms))
 	for round := uint32(0); ; round++ {
-		added := false
-		for _, r := range rs {
-			if round < max(weights[r.Addr], 1) {
-				l.base = append(l.base, byAddr[r.Addr])
-				added = true
+		more := false
+		for _, m := range ms {
+			weight := max(min(m.of.Weight, maxWeight), 1)
+			if round < weight {
+				l.base = append(l.base, m.Endpoint)
 			}
+			more = more || round+1 < weight
 		}
-		if !added || len(weights) == 0 {
+		if !more {
 			return
 		}
 	}

@@ -48,19 +48,11 @@ func (e *Endpoint) Failed(now time.Time) {
 	if e.until.Load() > now.UnixNano() || e.left.Load() {
 		return // by another request, while it waited
 	}
-	out, n := 1, 0
-	seen := map[*Endpoint]bool{}
-	for _, o := range l.base {
-		if seen[o] {
-			continue
-		}
-		seen[o] = true
-		n++
-		if o != e && o.out.Load() {
-			out++
-		}
+	out := c.outs + 1
+	if e.chosen && e.out.Load() {
+		out--
 	}
-	if out*100 > n*p.MaxOut {
+	if out*100 > l.distinct*p.MaxOut {
 		return
 	}
 	e.failures.Store(0)
@@ -70,7 +62,7 @@ func (e *Endpoint) Failed(now time.Time) {
 	e.ejections = min(e.ejections+1, maxEjections)
 	e.back = now.Add(time.Duration(p.EjectFor) * time.Duration(e.ejections))
 	e.until.Store(e.back.UnixNano())
-	c.store(l, now)
+	c.changed(e, now)
 }
 
 // Worked notes that the endpoint answered.
@@ -106,32 +98,82 @@ func (e *Endpoint) Checked(ok bool, now time.Time) (changed bool) {
 		return false
 	}
 	e.unhealthy.Store(!ok)
-	c.store(c.list.Load(), now)
+	c.changed(e, now)
 	return true
+}
+
+// changed takes in that an endpoint's health changed. Where there are few, they are listed anew at once; among many it is only marked,
+// which Pick looks at, until they are. The caller holds mu.
+func (c *Cluster) changed(e *Endpoint, now time.Time) {
+	l := c.list.Load()
+	if len(l.base) < large {
+		c.relist(l, now)
+		return
+	}
+	until := e.until.Load()
+	if is := until != 0 || e.unhealthy.Load(); e.chosen && is != e.out.Load() {
+		e.out.Store(is)
+		if is {
+			c.outs++
+		} else {
+			c.outs--
+		}
+		if c.outs == l.distinct { // none is left: then all are used
+			c.relist(l, now)
+			return
+		}
+	}
+	if next := c.recheck.Load(); until != 0 && (next == 0 || until < next) {
+		c.recheck.Store(until)
+	}
+	c.later()
+}
+
+// settling is how long changes of a large cluster's health gather before its endpoints are listed anew.
+const settling = 20 * time.Millisecond
+
+// later has a large cluster's usable endpoints listed anew soon, not by who asks.
+func (c *Cluster) later() {
+	if c.due.CompareAndSwap(false, true) {
+		time.AfterFunc(settling, func() {
+			c.due.Store(false)
+			c.refresh(time.Now())
+		})
+	}
+}
+
+// current returns the list, looked through again if an ejection has ended.
+func (c *Cluster) current(now time.Time) *list {
+	l := c.list.Load()
+	at := c.recheck.Load()
+	switch {
+	case at == 0 || now.UnixNano() < at:
+	case len(l.base) < large:
+		return c.refresh(now)
+	default:
+		c.later()
+	}
+	return l
 }
 
 // refresh looks again which endpoints are usable.
 func (c *Cluster) refresh(now time.Time) *list {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.store(c.list.Load(), now)
+	return c.relist(c.list.Load(), now)
 }
 
-// store puts a copy of l in place, filtered anew. The caller holds mu.
+// relist puts a copy of l in place, filtered anew. The caller holds mu.
+func (c *Cluster) relist(l *list, now time.Time) *list {
+	n := *l
+	return c.store(&n, now)
+}
+
+// store puts l in place, filtered. If no endpoint is healthy, all are used: an edge that knows nothing better does not make an outage of
+// a check that fails. The caller holds mu.
 func (c *Cluster) store(l *list, now time.Time) *list {
-	n := &list{base: l.base, all: l.all, ring: l.ring, tokens: l.tokens}
-	n.filter(now)
-	c.list.Store(n)
-	return n
-}
-
-// filter fills usable and recheck. If no endpoint is healthy, all are used: an edge that knows nothing better does not
-// make an outage of a check that fails.
-func (l *list) filter(now time.Time) {
-	l.usable, l.recheck = l.base, 0
-	var healthy []*Endpoint
-	t := now.UnixNano()
-	out := false
+	healthy := make([]*Endpoint, 0, len(l.base))
+	t, next := now.UnixNano(), int64(0)
 	for _, e := range l.base {
 		until := e.until.Load()
 		if until != 0 && until <= t {
@@ -140,15 +182,34 @@ func (l *list) filter(now time.Time) {
 		}
 		is := until != 0 || e.unhealthy.Load()
 		e.out.Store(is)
-		out = out || is
 		if !is {
 			healthy = append(healthy, e)
 		}
-		if until != 0 && (l.recheck == 0 || until < l.recheck) {
-			l.recheck = until
+		if until != 0 && (next == 0 || until < next) {
+			next = until
 		}
 	}
-	if out && len(healthy) > 0 {
-		l.usable = healthy
+	l.usable, l.hopeless, c.outs = l.base, false, 0
+	if len(healthy) < len(l.base) {
+		c.outs = l.out()
+		if l.hopeless = len(healthy) == 0; !l.hopeless {
+			l.usable = healthy
+		}
 	}
+	c.recheck.Store(next)
+	c.list.Store(l)
+	return l
 }
+
+// out counts the endpoints of base that are out. One that stands there several times, by its weight, stands once in the first places.
+func (l *list) out() (n int) {
+	for _, e := range l.base[:l.distinct] {
+		if e.out.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// skip reports whether e is out although l, which may be a little old, lists it.
+func (l *list) skip(e *Endpoint) bool { return e.out.Load() && !l.hopeless }

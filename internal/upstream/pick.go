@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/rand/v2"
-	"slices"
 	"sort"
 	"time"
 )
@@ -19,10 +18,7 @@ type Choice struct {
 // Pick chooses an endpoint by the cluster's balancer: by turns; of two random ones that with fewer requests; or by a consistent
 // hash. nil: no endpoint takes requests.
 func (c *Cluster) Pick(q Choice) *Endpoint {
-	l := c.list.Load()
-	if l.recheck != 0 && q.Now.UnixNano() >= l.recheck {
-		l = c.refresh(q.Now)
-	}
+	l := c.current(q.Now)
 	n := uint64(len(l.usable))
 	switch n {
 	case 0:
@@ -32,8 +28,25 @@ func (c *Cluster) Pick(q Choice) *Endpoint {
 	}
 	s := c.settings.Load()
 	switch {
-	case s.Hash != nil && q.Hash != 0:
-		return l.pickHash(q, s.Hash.Load)
+	case s.Hash != nil && q.Hash != 0 && len(l.ring) > 0: // it may have come between the list and the settings
+		return c.pickHash(l, q, s.Hash.Load)
+	case len(l.usable) < large:
+		return c.pick(l, q, s)
+	}
+	var e *Endpoint
+	for range redraws {
+		if e = c.pick(l, q, s); !l.skip(e) {
+			break
+		}
+	}
+	return e
+}
+
+// redraws is how often an endpoint of a large cluster is picked again that has been ejected since they were listed.
+const redraws = 8
+
+func (c *Cluster) pick(l *list, q Choice, s *Settings) *Endpoint {
+	switch {
 	case s.slowStart > 0:
 		return c.pickWarm(l, q, s)
 	case s.least:
@@ -54,14 +67,18 @@ func (c *Cluster) pickNext(l *list, avoid *Endpoint) *Endpoint {
 }
 
 // pickWarm picks again, now and then, where an endpoint has just come: its share grows from a tenth to the whole while it warms
-// up. Of four draws the last one counts whatever it is.
+// up. What it declines is drawn at random, so that all others get their part of it and not the next in turn. Of four draws the last one
+// counts whatever it is.
 func (c *Cluster) pickWarm(l *list, q Choice, s *Settings) *Endpoint {
 	var e *Endpoint
-	for range 4 {
-		if s.least {
+	for i := range 4 {
+		switch {
+		case s.least:
 			e = pickLeast(l.usable, q.Avoid)
-		} else {
+		case i == 0:
 			e = c.pickNext(l, q.Avoid)
+		default:
+			e = firstOther(l.usable, rand.Uint64N(uint64(len(l.usable))), q.Avoid)
 		}
 		joined := e.joined.Load()
 		if joined == 0 {
@@ -112,57 +129,19 @@ func firstOther(es []*Endpoint, i uint64, avoid *Endpoint) *Endpoint {
 	return avoid
 }
 
-// point is a place of an endpoint on the ring of a consistent hash (Karger and others, 1997).
-type point struct {
-	at uint64
-	e  *Endpoint
-}
-
-// pointsEach is how many places an endpoint has on the ring: with 160 shares differ by some 8 %.
-const pointsEach = 160
-
-// ringOf places endpoints by their address alone: every process has the same ring, and one that comes or goes moves only
-// its own share.
-func ringOf(es []*Endpoint) []point {
-	out := make([]point, 0, len(es)*pointsEach)
-	copies := map[*Endpoint]int{}
-	for _, e := range es { // one that stands there several times, by its weight, has as many times the places
-		n := copies[e]
-		copies[e]++
-		h := HashText(0, e.Text)
-		for i := range pointsEach {
-			out = append(out, point{mix(h + uint64(n*pointsEach+i)*0x9e3779b97f4a7c15), e})
-		}
-	}
-	slices.SortFunc(out, func(a, b point) int {
-		switch {
-		case a.at < b.at:
-			return -1
-		case a.at > b.at:
-			return 1
-		}
-		return 0
-	})
-	return out
-}
-
 // pickHash walks the ring from the key's place on to the first endpoint that is healthy, not to be avoided and, with a bound, not
 // busier than load percent of the average (consistent hashing with bounded loads, Mirrokni and others, 2018).
-func (l *list) pickHash(q Choice, load int) *Endpoint {
-	ring := l.ring()
+func (c *Cluster) pickHash(l *list, q Choice, load int) *Endpoint {
+	ring := l.ring
 	start := sort.Search(len(ring), func(i int) bool { return ring[i].at >= q.Hash })
 	most := int64(-1)
 	if load > 0 {
-		var sum int64
-		for _, e := range l.usable {
-			sum += e.active.Load()
-		}
-		most = (sum+1)*int64(load)/int64(100*len(l.usable)) + 1
+		most = (c.active()+1)*int64(load)/int64(100*len(l.usable)) + 1
 	}
 	var fallback *Endpoint
 	for i := range ring {
 		e := ring[(start+i)%len(ring)].e
-		if e.out.Load() && len(l.usable) != len(l.base) || e == q.Avoid {
+		if l.skip(e) || e == q.Avoid {
 			continue
 		}
 		if most < 0 || e.active.Load() < most {
@@ -180,12 +159,12 @@ func (l *list) pickHash(q Choice, load int) *Endpoint {
 
 // ByToken returns the endpoint that a client's affinity names, nil if it takes no requests now.
 func (c *Cluster) ByToken(token uint64, now time.Time) *Endpoint {
-	l := c.list.Load()
-	if l.recheck != 0 && now.UnixNano() >= l.recheck {
-		l = c.refresh(now)
+	l := c.current(now)
+	if l.tokens == nil {
+		l = c.stick()
 	}
-	e := l.tokens()[token]
-	if e == nil || e.out.Load() && len(l.usable) != len(l.base) {
+	e := l.tokens[token]
+	if e == nil || l.skip(e) {
 		return nil
 	}
 	return e

@@ -16,9 +16,9 @@ type Endpoint struct {
 	Restricted bool
 
 	cluster *Cluster
-	active  atomic.Int64  // exchanges that use it now
-	total   atomic.Uint64 // tries
-	left    atomic.Bool   // no longer among the cluster's endpoints
+	counts  *counts      // of the cluster, in which it is counted too
+	active  atomic.Int64 // exchanges that use it now
+	left    atomic.Bool  // no longer among the cluster's endpoints
 
 	// Health. What is not atomic is under the cluster's mu.
 	failures  atomic.Int32 // in a row
@@ -26,11 +26,18 @@ type Endpoint struct {
 	unhealthy atomic.Bool  // by active checks
 	out       atomic.Bool  // one of the two, as the list in use has it
 	joined    atomic.Int64 // when it joined others, Unix nanoseconds; 0: it is warm
-	ready     bool
+	chosen    bool         // one of list.base
 	ejections int
 	back      time.Time // when its last ejection ends or ended
 	checkedOK bool
 	checks    int // with that outcome, in a row
+
+	// Under the cluster's build.
+	ready  bool
+	round  uint64 // of the last SetEndpoints that named it
+	token  uint64 // 0: not made yet
+	places int    // copies of it on the ring
+	wanted int    // copies that are to be there
 
 	mu   sync.Mutex
 	idle []*Conn // newest last
@@ -70,13 +77,19 @@ func (c *Conn) Close() {
 }
 
 // Tried counts a try at the endpoint, whether or not a connection can be made: what the budget of further tries is measured by.
-func (e *Endpoint) Tried() { e.total.Add(1) }
+func (e *Endpoint) Tried() { e.counts.tries.Add(1) }
 
 // Begin counts an exchange on the endpoint, End uncounts it.
-func (e *Endpoint) Begin() { e.active.Add(1) }
+func (e *Endpoint) Begin() {
+	e.active.Add(1)
+	e.counts.active.Add(1)
+}
 
 // End uncounts an exchange.
-func (e *Endpoint) End() { e.active.Add(-1) }
+func (e *Endpoint) End() {
+	e.active.Add(-1)
+	e.counts.active.Add(-1)
+}
 
 // Active is how many exchanges use the endpoint now.
 func (e *Endpoint) Active() int64 { return e.active.Load() }

@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -70,7 +71,8 @@ func (s *Set) Acquire(key string) *Cluster {
 	if c == nil {
 		c = &Cluster{Key: key, set: s}
 		c.settings.Store(NewSettings(nil, nil, ""))
-		c.list.Store(newList(nil))
+		c.list.Store(&list{})
+		c.next.Store(rand.Uint64N(1 << 32)) // many processes with few requests each do not all begin with one endpoint
 		c.budget.now.start = time.Now()
 		s.clusters[key] = c
 	}
