@@ -113,7 +113,7 @@ func (g *gates) enter(ctx context.Context, host string) (leave func(), err error
 // NewCalls returns a Caller that finds clusters in set and names by lookup (nil: the system's resolver).
 func NewCalls(set *upstream.Set, lookup upstream.Lookup) *Calls {
 	if lookup == nil {
-		lookup = net.DefaultResolver.LookupNetIP
+		lookup = upstream.System(net.DefaultResolver.LookupNetIP)
 	}
 	c := &Calls{set: set, lookup: lookup, lanes: map[string]*lane{}}
 	c.hosts = newLane(&tls.Config{MinVersion: tls.VersionTLS12}, c.dialHost)
@@ -397,7 +397,7 @@ func (c *Calls) dialHost(ctx context.Context, _, address string) (net.Conn, erro
 	addrs := make([]netip.Addr, 0, 4)
 	if a, err := netip.ParseAddr(host); err == nil {
 		addrs = append(addrs, a)
-	} else if addrs, err = c.lookup(ctx, "ip", host); err != nil {
+	} else if addrs, _, err = c.lookup(ctx, host); err != nil && len(addrs) == 0 {
 		return nil, dialFault{err}
 	}
 	last := error(dialFault{fmt.Errorf("%s has no address", host)})

@@ -51,7 +51,7 @@ func calls(t *testing.T, r upstream.Rules, names map[string]string) (*Calls, *up
 	t.Helper()
 	none := goleak.IgnoreCurrent()
 	set := upstream.NewSet(r)
-	c := NewCalls(set, func(_ context.Context, _, host string) ([]netip.Addr, error) {
+	c := NewCalls(set, upstream.System(func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		var out []netip.Addr
 		for _, f := range strings.Fields(names[host]) {
 			out = append(out, netip.MustParseAddr(f))
@@ -60,7 +60,7 @@ func calls(t *testing.T, r upstream.Rules, names map[string]string) (*Calls, *up
 			return nil, errors.New("no such host")
 		}
 		return out, nil
-	})
+	}))
 	t.Cleanup(func() {
 		c.Close()
 		if err := goleak.Find(none, goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); err != nil {

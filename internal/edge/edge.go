@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -38,8 +39,8 @@ type Options struct {
 	Country func(netip.Addr) (string, bool)
 	Log     *slog.Logger
 	Allow   func(netip.Addr) bool // which backend addresses may be dialled; nil: all
-	Lookup  upstream.Lookup
-	Zone    string // topology zone of this process, "": not known
+	Lookup  upstream.Lookup       // of the names of backends and of servers that policies ask; nil: Go's resolver, which tells no TTL
+	Zone    string                // topology zone of this process, "": not known
 	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
 	BodyWindow time.Duration
 	// Finish is how long connections may go on whose listener is gone; 0: 40 s.
@@ -99,8 +100,17 @@ const (
 	bodyWindow  = 30 * time.Second
 )
 
+// How long an apply waits for all names that it brings: the first one, with which serving begins, and those that follow.
+const (
+	firstNames = 2 * time.Second
+	laterNames = 50 * time.Millisecond
+)
+
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
+	if o.Lookup == nil {
+		o.Lookup = upstream.System(net.DefaultResolver.LookupNetIP)
+	}
 	e := &Edge{o: o, stores: map[string]*cert.Store{}, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
@@ -258,7 +268,8 @@ func (e *Edge) check(ctx context.Context, k *upstream.Cluster) {
 	}
 }
 
-// endpoints fills the clusters whose endpoints have changed, and those that are new.
+// endpoints fills the clusters whose endpoints have changed, and those that are new. Names that are new are looked up beside: a change
+// waits for its own, all together and not for long, and never for those of another.
 func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
 	filled := make(map[string]bool, len(st.Config.Clusters))
 	for _, c := range st.Config.Clusters {
@@ -276,6 +287,11 @@ func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
 		}
 	}
 	e.filled = filled
+	wait := laterNames
+	if !e.ready.Load() {
+		wait = firstNames
+	}
+	e.resolver.Wait(ctx, wait)
 }
 
 // same compares by identity: a slice that did not change is kept from one version to the next.
@@ -322,6 +338,9 @@ func (e *Edge) Driver() *drive.Driver { return e.driver }
 
 // Listeners are the sockets, for their counters.
 func (e *Edge) Listeners() *listener.Set { return e.listeners }
+
+// Names counts the names of backends and their lookups.
+func (e *Edge) Names() upstream.NameStats { return e.resolver.Stats() }
 
 // Clusters are the live clusters, for metrics and explanations.
 func (e *Edge) Clusters() *upstream.Set { return e.clusters }
