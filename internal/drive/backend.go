@@ -2,7 +2,6 @@ package drive
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -60,8 +59,12 @@ func (w *work) take(c *upstream.Conn) {
 	c.Endpoint.Begin()
 }
 
-// keep gives the connection back after a whole exchange.
+// keep gives the connection back after a whole exchange, unless the backend wrote more than it said: that would be the next response.
 func (w *work) keep() {
+	if w.ur != w.uw || !w.up.IO.(*wire).quiet() {
+		w.drop()
+		return
+	}
 	c := w.up
 	w.up = nil
 	c.Endpoint.End()
@@ -115,9 +118,9 @@ func (d *Driver) dialReserved(e *upstream.Endpoint, s *upstream.Settings, limit 
 		return nil, err
 	}
 	tcp := nc.(*net.TCPConn)
-	carrier := nc
+	carrier, x := nc, newWire(tcp)
 	if s.TLS != nil {
-		t := tls.Client(tcp, s.TLS)
+		t := x.client(tcp, s.TLS)
 		if err := t.HandshakeContext(ctx); err != nil {
 			_ = tcp.Close()
 			return nil, err
@@ -125,7 +128,7 @@ func (d *Driver) dialReserved(e *upstream.Endpoint, s *upstream.Settings, limit 
 		carrier = t
 	}
 	c := upstream.NewConn(e, s, tcp, carrier)
-	c.IO = newWire(tcp)
+	c.IO = x
 	return c, nil
 }
 

@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
@@ -16,6 +17,9 @@ import (
 type wire struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
+
+	tls     *tls.Conn // nil: cleartext
+	records *records  // what lies below it
 
 	check bool   // look for silence first
 	out   []byte // what is still to be written
@@ -39,11 +43,22 @@ func newWire(tcp *net.TCPConn) *wire {
 }
 
 // usable reports whether nothing has come on the connection since its last response: a byte would be taken for the next
-// response, an end means it is gone.
+// response, an end means it is gone. Over TLS what has come may be about TLS alone, such as a ticket for the next session.
 func (x *wire) usable() bool {
-	x.check, x.in, x.stale = true, nil, false
-	return x.raw != nil && x.raw.Read(x.step) == nil && !x.stale
+	if x.raw == nil {
+		return false
+	}
+	silent := false
+	// Not by Read: that would fail where the deadline of the exchange before has passed.
+	if err := x.raw.Control(func(fd uintptr) { silent = silentNow(fd) }); err != nil {
+		return false
+	}
+	return silent || x.tls != nil && x.drained(readNow)
 }
+
+// quiet reports whether all that was read of the backend has been handed out: over TLS neither decrypted bytes nor a record, whole or
+// not, may be left. It asks no kernel: what still lies in the socket is for usable to find, before the next request goes.
+func (x *wire) quiet() bool { return x.tls == nil || x.drained(readNothing) }
 
 // roundTrip writes out and waits for the first bytes of the answer, up to the connection's read deadline, whose error it
 // returns. With check it does nothing but set stale if the connection is not silent.
