@@ -29,7 +29,7 @@ func (p *process) metrics() {
 	counter("backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
 	counter("backend_retries_total", "Further tries of requests that a backend failed.", func() float64 { return float64(d.Retries.Load()) })
 	for outcome, n := range map[string]*atomic.Int64{"answered": &d.MirrorsSent, "failed": &d.MirrorsFailed, "dropped": &d.MirrorsDropped} {
-		r.Counter("mirrors_total", "Copies of requests for mirrors, by what became of them; dropped: too many at once, or too long a body.",
+		r.Counter("mirrors_total", "Copies of requests for mirrors, by what became of them; dropped: too many at once, too long a body, or a full circuit breaker.",
 			map[string]string{"outcome": outcome}, func() float64 { return float64(n.Load()) })
 	}
 	gauge("backend_connections", "Connections to backends open now.", func() float64 { return p.sumClusters((*upstream.Cluster).Connections) })

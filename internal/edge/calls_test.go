@@ -441,3 +441,26 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+// TestIdleCallsGiveWay: with room for one connection to several endpoints, calls one after the other are all answered.
+func TestIdleCallsGiveWay(t *testing.T) {
+	c, set := calls(t, upstream.Rules{}, nil)
+	k := set.Acquire("Service/shop/authz/80")
+	defer set.Release(k)
+	var rs []upstream.Resolved
+	for range 3 {
+		s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		defer s.Close()
+		rs = append(rs, upstream.Resolved{Addr: netip.MustParseAddrPort(s.Listener.Addr().String()), Ready: true})
+	}
+	k.SetEndpoints(rs)
+	k.Configure(upstream.NewSettings(&ir.Cluster{Key: k.Key, Traffic: &ir.Traffic{Breaker: &ir.Breaker{MaxConnections: 1}}}, nil, ""))
+	for i := range 20 {
+		if _, err := c.Call(t.Context(), &policy.Call{URL: "http://authz/", Cluster: k.Key}); err != nil {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if n := k.Connections(); n > 1 {
+		t.Errorf("%d connections, want 1 at most", n)
+	}
+}
