@@ -105,6 +105,13 @@ func (s *server) set(t *testing.T, key string, records ...string) {
 	}
 }
 
+// change changes how the server answers.
+func (s *server) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 func (s *server) questions() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +168,10 @@ func TestLookup(t *testing.T) {
 	s.set(t, "alias.example. A", "alias.example. 7 CNAME real.example.", "real.example. 300 A 192.0.2.3")
 	s.set(t, "none.example. SOA", "example. 20 SOA ns. host. 1 2 3 4 15")
 	s.set(t, "half.example. A", "half.example. 60 A 192.0.2.4")
-	s.rcode["servfail.example."], s.rcode["refused.example."] = dns.RcodeServerFailure, dns.RcodeRefused
-	s.silent["silent.example."], s.silent["half.example. AAAA"] = true, true
+	s.change(func() {
+		s.rcode["servfail.example."], s.rcode["refused.example."] = dns.RcodeServerFailure, dns.RcodeRefused
+		s.silent["silent.example."], s.silent["half.example. AAAA"] = true, true
+	})
 	c := client(t, port, local, "")
 	for _, x := range []struct {
 		name  string
@@ -204,7 +213,7 @@ func TestTruncated(t *testing.T) {
 	}
 	s.set(t, "many.example. A", records...)
 	s.set(t, "many.example. SOA", "example. 20 SOA ns. host. 1 2 3 4 15")
-	s.long = true
+	s.change(func() { s.long = true })
 	as, _, err := client(t, port, local, "").Lookup(t.Context(), "many.example")
 	if d := cmp.Diff(want, strs(as)); d != "" || err != nil {
 		t.Errorf("%v\n%s", err, d)
@@ -218,7 +227,7 @@ func TestTruncated(t *testing.T) {
 func TestOldServer(t *testing.T) {
 	s, port := serve(t, "127.0.0.1", 0)
 	s.set(t, "a.example. A", "a.example. 60 A 192.0.2.1")
-	s.noEDNS = true
+	s.change(func() { s.noEDNS = true })
 	c := client(t, port, local, "")
 	for i := range 2 {
 		if as, _, err := c.Lookup(t.Context(), "a.example"); err != nil || len(as) != 1 {
@@ -235,7 +244,7 @@ func TestSearch(t *testing.T) {
 	s, port := serve(t, "127.0.0.1", 0)
 	s.set(t, "web.shop.svc.local. A", "web.shop.svc.local. 60 A 192.0.2.1")
 	s.set(t, "web.shop.example. A", "web.shop.example. 60 A 192.0.2.2")
-	s.rcode["down.svc.local."] = dns.RcodeServerFailure
+	s.change(func() { s.rcode["down.svc.local."] = dns.RcodeServerFailure })
 	s.set(t, "down. A", "down. 60 A 192.0.2.66")
 	c := client(t, port, local+"search x.svc.local svc.local\noptions ndots:2\n", "")
 	for _, x := range []struct {
@@ -270,8 +279,10 @@ func TestServers(t *testing.T) {
 	second, _ := serve(t, "127.0.0.2", int(port))
 	second.set(t, "a.example. A", "a.example. 60 A 192.0.2.1")
 	second.set(t, "b.example. A", "b.example. 60 A 192.0.2.2")
-	first.silent["a.example."] = true
-	first.rcode["b.example."] = dns.RcodeServerFailure
+	first.change(func() {
+		first.silent["a.example."] = true
+		first.rcode["b.example."] = dns.RcodeServerFailure
+	})
 	c := client(t, port, "nameserver 127.0.0.1\nnameserver 127.0.0.2\noptions timeout:1\n", "")
 	for _, name := range []string{"b.example", "a.example"} {
 		if as, _, err := c.Lookup(t.Context(), name); err != nil || len(as) != 1 {
@@ -364,7 +375,7 @@ func TestForged(t *testing.T) {
 // TestCanceled: a lookup ends with its context.
 func TestCanceled(t *testing.T) {
 	s, port := serve(t, "127.0.0.1", 0)
-	s.silent["a.example."] = true
+	s.change(func() { s.silent["a.example."] = true })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	start := time.Now()

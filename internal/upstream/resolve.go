@@ -96,7 +96,8 @@ type name struct {
 	addrs    []netip.Addr // in order
 	good     time.Time    // when both families were last answered
 	state    state
-	failures int // in a row
+	failures int  // in a row
+	half     bool // the last answer was for one family, and the other failed
 	next     time.Time
 	index    int           // in due; -1: it is not there
 	first    chan struct{} // closed after the first lookup
@@ -311,7 +312,8 @@ func (r *Resolver) ask(ctx context.Context, text string) (addrs []netip.Addr, tt
 // learn takes the outcome of a lookup.
 func (r *Resolver) learn(x *name, addrs []netip.Addr, ttl time.Duration, err error) {
 	now := time.Now()
-	before, was := x.addrs, x.state
+	before, was, half := x.addrs, x.state, x.half
+	x.half = err != nil && len(addrs) > 0
 	var dns *net.DNSError
 	switch {
 	case err == nil && len(addrs) == 0 || errors.As(err, &dns) && dns.IsNotFound:
@@ -340,7 +342,7 @@ func (r *Resolver) learn(x *name, addrs []netip.Addr, ttl time.Duration, err err
 	case r.wake <- struct{}{}:
 	default:
 	}
-	r.tell(x, was, err)
+	r.tell(x, was, half, err)
 	if was == unknown || !slices.Equal(before, x.addrs) {
 		for key, n := range x.users {
 			r.fill(key, n)
@@ -352,8 +354,8 @@ func (r *Resolver) learn(x *name, addrs []netip.Addr, ttl time.Duration, err err
 }
 
 // tell logs what has changed about a name.
-func (r *Resolver) tell(x *name, was state, err error) {
-	if was == x.state {
+func (r *Resolver) tell(x *name, was state, half bool, err error) {
+	if was == x.state && half == x.half {
 		return
 	}
 	switch x.state {
@@ -362,7 +364,9 @@ func (r *Resolver) tell(x *name, was state, err error) {
 	case failed:
 		r.log.Warn("name of a backend cannot be looked up: its last addresses are used", "name", x.text, "addresses", len(x.addrs), "err", err)
 	default:
-		if was != unknown {
+		if x.half {
+			r.log.Warn("addresses of one family cannot be looked up for a name of a backend: the last ones are used", "name", x.text, "err", err)
+		} else if was != unknown {
 			r.log.Info("name of a backend is resolved again", "name", x.text, "addresses", len(x.addrs))
 		}
 	}

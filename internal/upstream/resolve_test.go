@@ -189,6 +189,11 @@ func TestOneFamilyFails(t *testing.T) {
 		r.z.set("a", record{addrs: "192.0.2.2", ttl: time.Minute, err: errors.New("AAAA: timeout")})
 		time.Sleep(time.Minute)
 		r.want("half an answer", "192.0.2.2", "[2001:db8::1]")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if n := strings.Count(r.log.String(), "of one family"); n != 1 {
+			t.Errorf("told %d times, want once\n%s", n, r.log.String())
+		}
 		r.z.set("a", record{addrs: "192.0.2.2", ttl: time.Minute})
 		time.Sleep(time.Minute)
 		r.want("a whole one", "192.0.2.2")
