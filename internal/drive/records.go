@@ -35,6 +35,7 @@ type records struct {
 	head int // bytes of a record's header that have come, 0 to 4
 	high int // the first byte of a record's length, once it has come
 	left int // bytes of a record's content that have not
+	one  [1]byte
 }
 
 const recordHeader = 5 // type, version, length (RFC 8446 section 5.1)
@@ -48,9 +49,8 @@ func (x *wire) client(tcp *net.TCPConn, c *tls.Config) *tls.Conn {
 
 // drained reads on over TLS without waiting, and reports whether no byte of a response and no part of a record was there.
 func (x *wire) drained(how reading) bool {
-	var b [1]byte
 	x.records.how = how
-	n, err := x.tls.Read(b[:])
+	n, err := x.tls.Read(x.records.one[:])
 	x.records.how = readWait
 	return n == 0 && errors.Is(err, errNothing) && x.records.head == 0 && x.records.left == 0
 }

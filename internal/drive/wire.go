@@ -9,7 +9,7 @@ import (
 )
 
 // wire does the small things with a backend's socket that net.Conn cannot: to look whether an idle connection is still
-// silent, and to send a request and wait for its response in one go. Its callback is made once per connection.
+// silent, and to send a request and wait for its response in one go. Its callbacks are made once per connection.
 //
 // A read of net.Conn asks the kernel first, in vain while the backend still works, and waits then. Here the poller is made ready to
 // wait before the request is written, so no answer can be missed and the first read is the one that finds it: one system call
@@ -17,6 +17,7 @@ import (
 type wire struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
+	look func(fd uintptr) // sets stale
 
 	tls     *tls.Conn // nil: cleartext
 	records *records  // what lies below it
@@ -39,6 +40,7 @@ func newWire(tcp *net.TCPConn) *wire {
 		x.raw = raw
 	}
 	x.step = x.advance
+	x.look = func(fd uintptr) { x.stale = !silentNow(fd) }
 	return x
 }
 
@@ -48,12 +50,11 @@ func (x *wire) usable() bool {
 	if x.raw == nil {
 		return false
 	}
-	silent := false
 	// Not by Read: that would fail where the deadline of the exchange before has passed.
-	if err := x.raw.Control(func(fd uintptr) { silent = silentNow(fd) }); err != nil {
+	if err := x.raw.Control(x.look); err != nil {
 		return false
 	}
-	return silent || x.tls != nil && x.drained(readNow)
+	return !x.stale || x.tls != nil && x.drained(readNow)
 }
 
 // quiet reports whether all that was read of the backend has been handed out: over TLS neither decrypted bytes nor a record, whole or
