@@ -65,7 +65,7 @@ type Edge struct {
 	driver    *drive.Driver
 	listeners *listener.Set
 	ready     atomic.Bool
-	rebound   chan struct{}
+	rebound   chan struct{} // what is acknowledged has changed by itself: a bind, or a name of a backend
 
 	// Of the apply loop alone.
 	seen      feed.State
@@ -120,12 +120,14 @@ func New(o Options) *Edge {
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
 		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
-	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: func() {
+	again := func() {
 		select {
 		case e.rebound <- struct{}{}:
 		default:
 		}
-	}})
+	}
+	e.resolver.Changed = again
+	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: again})
 	return e
 }
 
@@ -308,6 +310,21 @@ func (e *Edge) retain() {
 	e.o.Recorder.Retain(func(k string) bool { return listeners[k] }, func(string) bool { return true })
 }
 
+// nameFaults are the names of backends that have no address now.
+func (e *Edge) nameFaults() (out []diag.Fault) {
+	problems := e.resolver.Problems()
+	if len(problems) == 0 || e.seen.Config == nil {
+		return nil
+	}
+	for _, c := range e.seen.Config.Clusters {
+		for _, p := range problems[c.Key] {
+			out = append(out, diag.Fault{Object: diag.Ref{Kind: c.Source.Kind, Namespace: c.Source.Namespace, Name: c.Source.Name},
+				Path: c.Source.Field, Message: p, Hint: "write a name that DNS knows, or an address", Reason: "NameNotResolved", Severity: diag.Warning})
+		}
+	}
+	return out
+}
+
 func (e *Edge) acknowledge(states map[string]listener.State) {
 	a := feed.Ack{ConfigVersion: e.seen.ConfigVersion, EndpointsVersion: e.seen.EndpointsVersion,
 		SecretsVersion: e.seen.SecretsVersion, Listeners: map[string]feed.ListenerState{}}
@@ -323,7 +340,7 @@ func (e *Edge) acknowledge(states map[string]listener.State) {
 	for k, s := range e.refused {
 		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
 	}
-	a.Faults = append(slices.Clone(e.faults), e.certFault...)
+	a.Faults = slices.Concat(e.faults, e.certFault, e.nameFaults())
 	e.o.Feed.Acknowledge(a)
 }
 

@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"container/heap"
+	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
@@ -28,6 +30,32 @@ func (r *Resolver) Stats() NameStats {
 		}
 	}
 	return s
+}
+
+// Problems says of each cluster, by key, which of its names have no address, in order.
+func (r *Resolver) Problems() map[string][]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out map[string][]string
+	for _, x := range r.byName {
+		if x.state == unknown || len(x.addrs) > 0 {
+			continue
+		}
+		problem := fmt.Sprintf("%q cannot be looked up", x.text)
+		if x.state == absent {
+			problem = fmt.Sprintf("there is no name %q, or it has no address", x.text)
+		}
+		for key := range x.users {
+			if out == nil {
+				out = map[string][]string{}
+			}
+			out[key] = append(out[key], problem)
+		}
+	}
+	for _, ps := range out {
+		slices.Sort(ps)
+	}
+	return out
 }
 
 // queue is the names by when they are looked up next.

@@ -59,7 +59,9 @@ type Resolver struct {
 	set    *Set
 	lookup Lookup
 	log    *slog.Logger
-	wake   chan struct{} // names has a new first
+	wake   chan struct{} // due has a new first
+	// Changed is called when Problems has changed; it must not wait. It is set before the first Apply.
+	Changed func()
 
 	outcomes [3]atomic.Int64 // by state, of answered on
 
@@ -105,7 +107,7 @@ type name struct {
 
 // NewResolver returns a resolver for the clusters of set.
 func NewResolver(set *Set, lookup Lookup, log *slog.Logger) *Resolver {
-	return &Resolver{set: set, lookup: lookup, log: log, wake: make(chan struct{}, 1), clusters: map[string]*named{}, byName: map[string]*name{}}
+	return &Resolver{set: set, lookup: lookup, log: log, wake: make(chan struct{}, 1), Changed: func() {}, clusters: map[string]*named{}, byName: map[string]*name{}}
 }
 
 // Apply sets a cluster's endpoints and does not wait: addresses and names that are known are there when it returns. The lookup of
@@ -343,6 +345,9 @@ func (r *Resolver) learn(x *name, addrs []netip.Addr, ttl time.Duration, err err
 	default:
 	}
 	r.tell(x, was, half, err)
+	if len(before) == 0 != (len(x.addrs) == 0) || len(x.addrs) == 0 && was != x.state {
+		r.Changed()
+	}
 	if was == unknown || !slices.Equal(before, x.addrs) {
 		for key, n := range x.users {
 			r.fill(key, n)

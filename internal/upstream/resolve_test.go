@@ -152,9 +152,15 @@ func TestLastGood(t *testing.T) {
 				}
 				time.Sleep(2 * time.Hour)
 				r.want("after a day")
+				if d := cmp.Diff(map[string][]string{"c": {`"a" cannot be looked up`}}, r.Problems()); d != "" {
+					t.Error(d)
+				}
 				r.z.set("a", record{addrs: "192.0.2.2", ttl: time.Minute})
 				time.Sleep(lookupTime + lastRetry)
 				r.want("back", "192.0.2.2")
+				if p := r.Problems(); len(p) > 0 {
+					t.Errorf("problems %v, want none", p)
+				}
 			})
 		})
 	}
@@ -168,6 +174,9 @@ func TestLastGood(t *testing.T) {
 				r.z.set("a", none)
 				time.Sleep(time.Minute)
 				r.want("gone")
+				if d := cmp.Diff(map[string][]string{"c": {`there is no name "a", or it has no address`}}, r.Problems()); d != "" {
+					t.Error(d)
+				}
 				if s := r.Stats(); s.Unresolved != 1 || s.Absent != 1 || strings.Count(r.log.String(), "does not exist") != 1 {
 					t.Errorf("%+v\n%s", s, r.log.String())
 				}
