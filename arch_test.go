@@ -41,6 +41,7 @@ http1           : exchange
 http2           : exchange
 http3           : exchange
 listener        : cert exchange ir
+dns             : -
 upstream        : cert exchange ir secret
 proxy           : exchange ir policy route telemetry upstream
 drive           : exchange http1 http2 http3 listener proxy upstream

@@ -165,7 +165,7 @@ type RetryRate struct {
 
 // CircuitBreaker bounds what a target gets at once from each process.
 type CircuitBreaker struct {
-	// MaxConnections that are open. Absent: no bound.
+	// MaxConnections that are open, those of health checks aside. Where one more is needed, an idle one is closed for it. Absent: no bound.
 	// +kubebuilder:validation:Minimum=1
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
 	// MaxRequests that are in flight. Absent: no bound.

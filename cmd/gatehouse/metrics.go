@@ -33,11 +33,21 @@ func (p *process) metrics() {
 	counter("backend_replays_total", "Requests sent again because a kept connection had died.", func() float64 { return float64(d.Replays.Load()) })
 	counter("backend_retries_total", "Further tries of requests that a backend failed.", func() float64 { return float64(d.Retries.Load()) })
 	for outcome, n := range map[string]*atomic.Int64{"answered": &d.MirrorsSent, "failed": &d.MirrorsFailed, "dropped": &d.MirrorsDropped} {
-		r.Counter("mirrors_total", "Copies of requests for mirrors, by what became of them; dropped: too many at once, or too long a body.",
+		r.Counter("mirrors_total", "Copies of requests for mirrors, by what became of them; dropped: too many at once, too long a body, or a full circuit breaker.",
 			map[string]string{"outcome": outcome}, func() float64 { return float64(n.Load()) })
 	}
 	gauge("backend_connections", "Connections to backends open now.", func() float64 { return p.sumClusters((*upstream.Cluster).Connections) })
 	gauge("backend_endpoints_out", "Endpoints that get no requests because they failed, or failed a health check.", func() float64 { return p.sumClusters((*upstream.Cluster).Out) })
+	names := func(f func(upstream.NameStats) int64) func() float64 {
+		return func() float64 { return float64(f(p.edge.Names())) }
+	}
+	for outcome, n := range map[string]func(upstream.NameStats) int64{"answered": func(s upstream.NameStats) int64 { return s.Answered },
+		"absent": func(s upstream.NameStats) int64 { return s.Absent }, "failed": func(s upstream.NameStats) int64 { return s.Failed }} {
+		r.Counter("dns_lookups_total", "Lookups of names of backends; absent: there is no such name, or no address of it; failed: no server knew, or none answered.",
+			map[string]string{"outcome": outcome}, names(n))
+	}
+	gauge("dns_names_stale", "Names of backends whose last lookup failed, so that their last good addresses are used.", names(func(s upstream.NameStats) int64 { return s.Stale }))
+	gauge("dns_names_unresolved", "Names of backends without an address.", names(func(s upstream.NameStats) int64 { return s.Unresolved }))
 	gauge("overload_level", "How short memory is: 1 from 90 % of the limit on, where requests are refused, 2 from 95 % on, where those that collect whole bodies are ended.",
 		func() float64 { return float64(p.edge.Load()) })
 	gauge("listeners_bound", "Listeners that serve in this process.", func() float64 { return p.countListeners(true) })

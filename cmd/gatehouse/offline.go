@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -167,12 +166,15 @@ func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag
 	secrets.Swap(f.result.Secrets)
 	var compiled []diag.Fault
 	f.snapshot, compiled = compile.New(o.Steps, f.clusters, policy.Env{Secret: &secrets}, proxy.NoRecorder()).Compile(f.result.Config)
-	resolver := upstream.NewResolver(f.clusters, net.DefaultResolver.LookupNetIP, slog.New(slog.DiscardHandler))
+	lookups, stop := context.WithCancel(ctx)
+	defer stop()
+	resolver := upstream.NewResolver(f.clusters, names(), slog.New(slog.DiscardHandler))
 	for _, k := range f.result.Config.Clusters {
 		c := f.clusters.Acquire(k.Key)
 		c.Configure(upstream.SettingsOf(k, f.result.Secrets))
-		resolver.Apply(ctx, c, f.result.Endpoints[k.Key])
+		resolver.Apply(lookups, c, f.result.Endpoints[k.Key])
 	}
+	resolver.Wait(ctx, 2*time.Second)
 	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners))
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/admin"
 	"github.com/gatehouse-io/gatehouse/internal/control"
 	"github.com/gatehouse-io/gatehouse/internal/diag"
+	"github.com/gatehouse-io/gatehouse/internal/dns"
 	"github.com/gatehouse-io/gatehouse/internal/edge"
 	"github.com/gatehouse-io/gatehouse/internal/feed"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
@@ -29,6 +31,7 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/objects"
 	"github.com/gatehouse-io/gatehouse/internal/telemetry"
 	"github.com/gatehouse-io/gatehouse/internal/translate"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
 // Times of DESIGN.md, "Default limits".
@@ -130,7 +133,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 		return nil, err
 	}
 	eo := edge.Options{Feed: p.feed, Steps: opt.Steps, Recorder: p.recorder, Log: p.log,
-		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: net.DefaultResolver.LookupNetIP,
+		Zone: cmp.Or(*f.zone, c.getenv("POD_ZONE")), Allow: allowed(p.opt.Loopback), Lookup: names(),
 		MemoryLimit: limitMemory(c.getenv("GOMEMLIMIT"), os.DirFS("/"))}
 	p.stores.into(&eo)
 	p.edge = edge.New(eo)
@@ -160,6 +163,14 @@ func allowed(loopback bool) func(netip.Addr) bool {
 	return func(a netip.Addr) bool {
 		return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && (loopback || !a.IsLoopback())
 	}
+}
+
+// names is how names of backends are looked up: as resolv.conf and the hosts file say, where those are what the system goes by.
+func names() upstream.Lookup {
+	if runtime.GOOS == "linux" {
+		return dns.New(dns.Options{}).Lookup
+	}
+	return upstream.System(net.DefaultResolver.LookupNetIP)
 }
 
 // run serves until a signal or the end of ctx, then drains.

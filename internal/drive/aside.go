@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -65,53 +66,111 @@ func (j *mirrorJob) launch() {
 		}
 		go func() {
 			defer j.d.mirrors.Add(-1)
-			e := c.Pick(upstream.Choice{Now: time.Now()})
-			if e == nil || !j.may(e) || c.Settings().Problem != "" {
+			switch err := j.copyTo(c); {
+			case err == nil:
+				s.MirrorsSent.Add(1)
+			case errors.Is(err, errFull): // a copy is worth no connection that requests need
+				s.MirrorsDropped.Add(1)
+			default:
+				j.d.Log.Debug("mirror failed", "cluster", c.Key, "err", err)
 				s.MirrorsFailed.Add(1)
-				return
 			}
-			if _, err := j.d.ask(c, e, j.method, j.request, mirrorLimit); err != nil {
-				j.d.Log.Debug("mirror failed", "cluster", c.Key, "endpoint", e.Text, "err", err)
-				s.MirrorsFailed.Add(1)
-				return
-			}
-			s.MirrorsSent.Add(1)
 		}()
 	}
 }
 
+// copyTo sends the request to one mirror.
+func (j *mirrorJob) copyTo(c *upstream.Cluster) (err error) {
+	defer j.d.caught(&err, "mirror", c.Key)
+	e := c.Pick(upstream.Choice{Now: time.Now()})
+	switch p := c.Settings().Problem; {
+	case p != "":
+		return errors.New(p)
+	case e == nil:
+		return errNoEndpoint
+	case !j.may(e):
+		return errForbidden
+	}
+	_, err = j.d.ask(&errand{c: c, e: e, method: j.method, request: j.request, limit: mirrorLimit})
+	return err
+}
+
+var errNoEndpoint = errors.New("no endpoint takes requests")
+
+// caught makes an error of a panic: it may cost what it happened in, not the process.
+func (d *Driver) caught(err *error, what, cluster string) {
+	if v := recover(); v != nil {
+		d.Log.Error("panic in a request of the edge's own", "what", what, "cluster", cluster, "panic", v, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("panic: %v", v)
+	}
+}
+
+// errand is a request of the edge's own.
+type errand struct {
+	c       *upstream.Cluster
+	e       *upstream.Endpoint
+	method  string
+	request []byte
+	limit   time.Duration
+	exempt  bool // the circuit breaker does not count its connection
+}
+
 // ask sends a request of the edge's own to an endpoint and reads the whole response, whose body it throws away. It takes a
 // kept connection, and a new one if that has died, and keeps it afterwards.
-func (d *Driver) ask(c *upstream.Cluster, e *upstream.Endpoint, method string, request []byte, limit time.Duration) (status int, err error) {
-	until := time.Now().Add(limit)
-	e.Begin()
-	defer e.End()
-	conn := e.Take(time.Now())
-	for conn != nil && !conn.IO.(*wire).usable() {
-		conn.Close()
-		conn = e.Take(time.Now())
-	}
-	if conn == nil {
-		if conn, err = d.dial(context.Background(), c, e, min(limit, c.Settings().Connect), until); err != nil {
-			return 0, err
-		}
-	}
-	a := &answerReader{conn: conn, buf: d.Take(), method: []byte(method)}
-	defer func() { d.Give(a.buf[:cap(a.buf)]) }()
-	_ = conn.Net.SetDeadline(until) // fails only on a closed connection, which the write will tell
-	if _, err := conn.Net.Write(request); err != nil {
-		conn.Close()
+func (d *Driver) ask(q *errand) (status int, err error) {
+	until := time.Now().Add(q.limit)
+	q.e.Begin()
+	defer q.e.End()
+	conn, err := d.connection(q, until)
+	if err != nil {
 		return 0, err
 	}
-	keep, err := a.read()
-	if err != nil || !keep {
-		conn.Close()
+	a := &answerReader{conn: conn, buf: d.Take(), method: []byte(q.method)}
+	keep := false
+	defer func() { // after a panic too
+		d.Give(a.buf[:cap(a.buf)])
+		if !keep {
+			conn.Close()
+		}
+	}()
+	_ = conn.Net.SetDeadline(until) // fails only on a closed connection, which the write will tell
+	if _, err := conn.Net.Write(q.request); err != nil {
+		return 0, err
+	}
+	whole, err := a.read()
+	if err != nil || !whole || !conn.IO.(*wire).quiet() || q.exempt && !conn.Adopt() {
 		return a.head.Status, err
 	}
 	_ = conn.Net.SetDeadline(time.Time{})
 	conn.Deadline, conn.WriteDeadline = time.Time{}, time.Time{}
-	e.Put(conn, time.Now())
+	keep = true
+	q.e.Put(conn, time.Now())
 	return a.head.Status, nil
+}
+
+// connection takes a kept connection or makes one.
+func (d *Driver) connection(q *errand, until time.Time) (*upstream.Conn, error) {
+	for conn := q.e.Take(time.Now()); conn != nil; conn = q.e.Take(time.Now()) {
+		if x, ok := conn.IO.(*wire); ok && x.usable() {
+			if q.exempt {
+				conn.Exempt(true)
+			}
+			return conn, nil
+		}
+		conn.Close()
+	}
+	limit := min(q.limit, q.c.Settings().Connect)
+	if !q.exempt {
+		return d.dial(context.Background(), q.c, q.e, limit, until)
+	}
+	if !d.Clusters.Allowed(q.e.Addr) {
+		return nil, errForbidden
+	}
+	conn, err := d.dialReserved(context.Background(), q.e, q.c.Settings(), limit, until)
+	if err == nil {
+		conn.Exempt(false)
+	}
+	return conn, err
 }
 
 // answerReader reads one response and throws its body away.
@@ -249,6 +308,9 @@ func (d *Driver) checkAll(c *upstream.Cluster, a *upstream.Checks) {
 		wg.Go(func() {
 			defer func() { <-room }()
 			err := d.check(c, e, a)
+			if errors.Is(err, errForbidden) {
+				return // nobody asked it
+			}
 			if e.Checked(err == nil, time.Now()) {
 				d.Log.Info("endpoint's health changed", "cluster", c.Key, "endpoint", e.Text, "healthy", err == nil, "err", err)
 			}
@@ -263,8 +325,10 @@ func checkers(endpoints int, a *upstream.Checks) int {
 	return int(min(max((most+a.Interval-1)/max(a.Interval, 1), 64), 1024))
 }
 
-func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *upstream.Checks) error {
-	status, err := d.ask(c, e, "GET", a.Request(e), a.Timeout)
+// check asks one endpoint for its health, outside of the circuit breaker: that is about load, and checks are none.
+func (d *Driver) check(c *upstream.Cluster, e *upstream.Endpoint, a *upstream.Checks) (err error) {
+	defer d.caught(&err, "health check", c.Key)
+	status, err := d.ask(&errand{c: c, e: e, method: "GET", request: a.Request(e), limit: a.Timeout, exempt: true})
 	if err == nil && !a.Passes(status) {
 		err = fmt.Errorf("status %d", status)
 	}

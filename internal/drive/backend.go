@@ -2,7 +2,6 @@ package drive
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -75,9 +74,13 @@ func (w *work) take(c *upstream.Conn) {
 	c.Endpoint.Begin()
 }
 
-// keep gives the connection back after a whole exchange.
+// keep gives the connection back after a whole exchange, unless the backend wrote more than it said: that would be the next response.
 func (w *work) keep() {
 	w.unwatch()
+	if w.ur != w.uw || !w.up.IO.(*wire).quiet() {
+		w.drop()
+		return
+	}
 	c := w.up
 	w.up = nil
 	c.Endpoint.End()
@@ -133,9 +136,9 @@ func (d *Driver) dialReserved(ctx context.Context, e *upstream.Endpoint, s *upst
 		return nil, err
 	}
 	tcp := nc.(*net.TCPConn)
-	carrier := nc
+	carrier, x := nc, newWire(tcp)
 	if s.TLS != nil {
-		t := tls.Client(tcp, s.TLS)
+		t := x.client(tcp, s.TLS)
 		if err := t.HandshakeContext(ctx); err != nil {
 			_ = tcp.Close()
 			return nil, err
@@ -143,8 +146,6 @@ func (d *Driver) dialReserved(ctx context.Context, e *upstream.Endpoint, s *upst
 		carrier = t
 	}
 	c := upstream.NewConn(e, s, tcp, carrier)
-	x := newWire(tcp)
-	x.tls = s.TLS != nil
 	c.IO = x
 	return c, nil
 }

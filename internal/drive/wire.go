@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
@@ -8,7 +9,7 @@ import (
 )
 
 // wire does the small things with a backend's socket that net.Conn cannot: to look whether an idle connection is still
-// silent, and to send a request and wait for its response in one go. Its callback is made once per connection.
+// silent, and to send a request and wait for its response in one go. Its callbacks are made once per connection.
 //
 // A read of net.Conn asks the kernel first, in vain while the backend still works, and waits then. Here the poller is made ready to
 // wait before the request is written, so no answer can be missed and the first read is the one that finds it: one system call
@@ -16,9 +17,11 @@ import (
 type wire struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
-	look func(fd uintptr) // whether it is silent
-	peek func(fd uintptr) // what is there
-	tls  bool             // what it carries is TLS
+	look func(fd uintptr) // sets stale
+	peek func(fd uintptr) // reads what is there
+
+	tls     *tls.Conn // nil: cleartext
+	records *records  // what lies below it
 
 	check bool   // look for silence first
 	out   []byte // what is still to be written
@@ -37,38 +40,52 @@ func newWire(tcp *net.TCPConn) *wire {
 	if raw, err := tcp.SyscallConn(); err == nil {
 		x.raw = raw
 	}
-	x.step, x.look, x.peek = x.advance, x.silent, x.read
+	x.step, x.peek = x.advance, x.read
+	x.look = func(fd uintptr) { x.stale = !silentNow(fd) }
 	return x
 }
 
 // usable reports whether nothing has come on the connection since its last response: a byte would be taken for the next
-// response, an end means it is gone.
+// response, an end means it is gone. Over TLS what has come may be about TLS alone, such as a ticket for the next session.
 func (x *wire) usable() bool {
-	x.stale = false
-	return x.raw != nil && x.raw.Control(x.look) == nil && !x.stale
+	if x.raw == nil {
+		return false
+	}
+	// Not by Read: that would fail where the deadline of the exchange before has passed.
+	if err := x.raw.Control(x.look); err != nil {
+		return false
+	}
+	return !x.stale || x.tls != nil && x.drained(readNow)
 }
 
-// silent is usable's look at the socket: whatever deadline an earlier exchange left there does not matter to it.
-func (x *wire) silent(fd uintptr) { x.stale = !silentNow(fd) }
-
-// poll reads what is there already, without waiting. Of a connection with TLS it knows nothing.
+// poll reads what is there already, without waiting. What fails comes again with the next read.
 func (x *wire) poll(p []byte) (n int) {
-	if x.raw == nil || x.tls {
+	switch {
+	case x.raw == nil:
 		return 0
+	case x.tls != nil:
+		x.records.how = readNow
+		n, _ = x.tls.Read(p)
+		x.records.how = readWait
+		return n
 	}
 	x.in, x.n = p, 0
-	err := x.raw.Control(x.peek)
-	if x.in = nil; err != nil {
-		return 0
+	if err := x.raw.Control(x.peek); err != nil {
+		x.n = 0
 	}
+	x.in = nil
 	return x.n
 }
 
-// read is poll's look at the socket. What fails comes again with the next read.
+// read is poll's look at the socket.
 func (x *wire) read(fd uintptr) {
 	n, _ := syscall.Read(int(fd), x.in)
 	x.n = max(n, 0)
 }
+
+// quiet reports whether all that was read of the backend has been handed out: over TLS neither decrypted bytes nor a record, whole or
+// not, may be left. It asks no kernel: what still lies in the socket is for usable to find, before the next request goes.
+func (x *wire) quiet() bool { return x.tls == nil || x.drained(readNothing) }
 
 // roundTrip writes out and waits for the first bytes of the answer, up to the connection's read deadline, whose error it
 // returns. With check it does nothing but set stale if the connection is not silent.

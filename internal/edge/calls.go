@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/policy"
@@ -30,6 +31,7 @@ const (
 	callIdle      = 256      // connections that wait, to all hosts that URLs name, or to all endpoints of a cluster
 	callKeep      = 30 * time.Second
 	callHandshake = 2 * time.Second
+	callYield     = 100 * time.Millisecond // for the connection of a call that has ended to be among the idle ones
 )
 
 var (
@@ -66,6 +68,8 @@ type lane struct {
 	prior     *http.Transport // HTTP/2 with prior knowledge
 	encrypted bool
 	gates     gates
+	// Of a cluster's lane: connections, and calls that are on their way.
+	open, calls atomic.Int64
 }
 
 // gates bound the calls to one host that are on their way, and by that the streams of HTTP/2: where those run out, the transport's own bound
@@ -113,7 +117,7 @@ func (g *gates) enter(ctx context.Context, host string) (leave func(), err error
 // NewCalls returns a Caller that finds clusters in set and names by lookup (nil: the system's resolver).
 func NewCalls(set *upstream.Set, lookup upstream.Lookup) *Calls {
 	if lookup == nil {
-		lookup = net.DefaultResolver.LookupNetIP
+		lookup = upstream.System(net.DefaultResolver.LookupNetIP)
 	}
 	c := &Calls{set: set, lookup: lookup, lanes: map[string]*lane{}}
 	c.hosts = newLane(&tls.Config{MinVersion: tls.VersionTLS12}, c.dialHost)
@@ -222,6 +226,8 @@ func (l *lane) roundTrip(q *policy.Call, req *http.Request) (*policy.Reply, erro
 		return nil, err
 	}
 	defer leave()
+	l.calls.Add(1)
+	defer l.calls.Add(-1)
 	tr := l.one
 	if q.HTTP2 {
 		tr = l.prior
@@ -352,13 +358,42 @@ func (c *Calls) lane(k *upstream.Cluster, s *upstream.Settings) (*lane, error) {
 	return l, nil
 }
 
+// reserve has a connection counted. Idle ones give way to it, those of calls too: the transport has one among them a moment after its call
+// has ended, so as long as there are more connections than calls one is waited for.
+func (c *Calls) reserve(ctx context.Context, k *upstream.Cluster) (l *lane, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, callYield)
+	defer cancel()
+	c.mu.Lock()
+	l = c.lanes[k.Key]
+	c.mu.Unlock()
+	for !k.Reserve() {
+		if l == nil {
+			return nil, false
+		}
+		l.close()
+		if k.Reserve() {
+			break
+		}
+		if l.open.Load() < l.calls.Load() {
+			return l, false
+		}
+		select {
+		case <-ctx.Done():
+			return l, false
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return l, true
+}
+
 // dialEndpoint connects to an endpoint of a cluster, and counts the connection on it.
 func (c *Calls) dialEndpoint(ctx context.Context, k *upstream.Cluster, address string) (net.Conn, error) {
 	a, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return nil, dialFault{err}
 	}
-	if !k.Reserve() {
+	l, ok := c.reserve(ctx, k)
+	if !ok {
 		return nil, errCallFull
 	}
 	ctx, cancel := within(ctx, k.Settings().Connect)
@@ -368,7 +403,14 @@ func (c *Calls) dialEndpoint(ctx context.Context, k *upstream.Cluster, address s
 		k.Unreserve()
 		return nil, err
 	}
-	return &countedConn{Conn: conn, back: sync.OnceFunc(k.Unreserve)}, nil
+	if l == nil { // the edge is ending
+		return &countedConn{Conn: conn, back: sync.OnceFunc(k.Unreserve)}, nil
+	}
+	l.open.Add(1)
+	return &countedConn{Conn: conn, back: sync.OnceFunc(func() {
+		l.open.Add(-1)
+		k.Unreserve()
+	})}, nil
 }
 
 // countedConn gives back, when it is closed, what it was counted by.
@@ -397,7 +439,7 @@ func (c *Calls) dialHost(ctx context.Context, _, address string) (net.Conn, erro
 	addrs := make([]netip.Addr, 0, 4)
 	if a, err := netip.ParseAddr(host); err == nil {
 		addrs = append(addrs, a)
-	} else if addrs, err = c.lookup(ctx, "ip", host); err != nil {
+	} else if addrs, _, err = c.lookup(ctx, host); err != nil && len(addrs) == 0 {
 		return nil, dialFault{err}
 	}
 	last := error(dialFault{fmt.Errorf("%s has no address", host)})

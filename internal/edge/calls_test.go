@@ -51,7 +51,7 @@ func calls(t *testing.T, r upstream.Rules, names map[string]string) (*Calls, *up
 	t.Helper()
 	none := goleak.IgnoreCurrent()
 	set := upstream.NewSet(r)
-	c := NewCalls(set, func(_ context.Context, _, host string) ([]netip.Addr, error) {
+	c := NewCalls(set, upstream.System(func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		var out []netip.Addr
 		for _, f := range strings.Fields(names[host]) {
 			out = append(out, netip.MustParseAddr(f))
@@ -60,7 +60,7 @@ func calls(t *testing.T, r upstream.Rules, names map[string]string) (*Calls, *up
 			return nil, errors.New("no such host")
 		}
 		return out, nil
-	})
+	}))
 	t.Cleanup(func() {
 		c.Close()
 		if err := goleak.Find(none, goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead")); err != nil {
@@ -439,5 +439,28 @@ func BenchmarkCall(b *testing.B) {
 		if r, err := c.Call(b.Context(), &q); err != nil || !bytes.Equal(r.Body, []byte("ok")) {
 			b.Fatal(r, err)
 		}
+	}
+}
+
+// TestIdleCallsGiveWay: with room for one connection to several endpoints, calls one after the other are all answered.
+func TestIdleCallsGiveWay(t *testing.T) {
+	c, set := calls(t, upstream.Rules{}, nil)
+	k := set.Acquire("Service/shop/authz/80")
+	defer set.Release(k)
+	var rs []upstream.Resolved
+	for range 3 {
+		s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		defer s.Close()
+		rs = append(rs, upstream.Resolved{Addr: netip.MustParseAddrPort(s.Listener.Addr().String()), Ready: true})
+	}
+	k.SetEndpoints(rs)
+	k.Configure(upstream.NewSettings(&ir.Cluster{Key: k.Key, Traffic: &ir.Traffic{Breaker: &ir.Breaker{MaxConnections: 1}}}, nil, ""))
+	for i := range 20 {
+		if _, err := c.Call(t.Context(), &policy.Call{URL: "http://authz/", Cluster: k.Key}); err != nil {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if n := k.Connections(); n > 1 {
+		t.Errorf("%d connections, want 1 at most", n)
 	}
 }

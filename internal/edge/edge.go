@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -38,8 +39,8 @@ type Options struct {
 	Country func(netip.Addr) (string, bool)
 	Log     *slog.Logger
 	Allow   func(netip.Addr) bool // which backend addresses may be dialled; nil: all
-	Lookup  upstream.Lookup
-	Zone    string // topology zone of this process, "": not known
+	Lookup  upstream.Lookup       // of the names of backends and of servers that policies ask; nil: Go's resolver, which tells no TTL
+	Zone    string                // topology zone of this process, "": not known
 	// BodyWindow is the time over which a client's rate of sending a body is measured, in whole seconds; 0: 30 s.
 	BodyWindow time.Duration
 	// Finish is how long connections may go on whose listener is gone; 0: 40 s.
@@ -64,7 +65,7 @@ type Edge struct {
 	driver    *drive.Driver
 	listeners *listener.Set
 	ready     atomic.Bool
-	rebound   chan struct{}
+	rebound   chan struct{} // what is acknowledged has changed by itself: a bind, or a name of a backend
 
 	// Of the apply loop alone.
 	seen      feed.State
@@ -101,8 +102,17 @@ const (
 	bodyWindow  = 30 * time.Second
 )
 
+// How long an apply waits for all names that it brings: the first one, with which serving begins, and those that follow.
+const (
+	firstNames = 2 * time.Second
+	laterNames = 50 * time.Millisecond
+)
+
 // New makes an Edge that serves nothing yet.
 func New(o Options) *Edge {
+	if o.Lookup == nil {
+		o.Lookup = upstream.System(net.DefaultResolver.LookupNetIP)
+	}
 	e := &Edge{o: o, backends: map[string]backendTLS{}, checks: map[string]checker{}, rebound: make(chan struct{}, 1)}
 	e.clusters = upstream.NewSet(upstream.Rules{Allow: o.Allow, Own: func(a netip.AddrPort) bool { return e.listeners.Owns(a) }, Zone: o.Zone})
 	e.resolver = upstream.NewResolver(e.clusters, o.Lookup, o.Log)
@@ -112,12 +122,14 @@ func New(o Options) *Edge {
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
 		TrustedIdle: trustedIdle, WriteStall: writeStall,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
-	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: func() {
+	again := func() {
 		select {
 		case e.rebound <- struct{}{}:
 		default:
 		}
-	}})
+	}
+	e.resolver.Changed = again
+	e.listeners = listener.New(listener.Options{Serve: e.driver.Serve, Log: o.Log, Finish: o.Finish, Changed: again})
 	return e
 }
 
@@ -236,7 +248,8 @@ func (e *Edge) check(ctx context.Context, k *upstream.Cluster) {
 	}
 }
 
-// endpoints fills the clusters whose endpoints have changed, and those that are new.
+// endpoints fills the clusters whose endpoints have changed, and those that are new. Names that are new are looked up beside: a change
+// waits for its own, all together and not for long, and never for those of another.
 func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
 	filled := make(map[string]bool, len(st.Config.Clusters))
 	for _, c := range st.Config.Clusters {
@@ -254,11 +267,31 @@ func (e *Edge) endpoints(ctx context.Context, st feed.State, old ir.Endpoints) {
 		}
 	}
 	e.filled = filled
+	wait := laterNames
+	if !e.ready.Load() {
+		wait = firstNames
+	}
+	e.resolver.Wait(ctx, wait)
 }
 
 // same compares by identity: a slice that did not change is kept from one version to the next.
 func same(a, b []ir.Endpoint) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// nameFaults are the names of backends that have no address now.
+func (e *Edge) nameFaults() (out []diag.Fault) {
+	problems := e.resolver.Problems()
+	if len(problems) == 0 || e.seen.Config == nil {
+		return nil
+	}
+	for _, c := range e.seen.Config.Clusters {
+		for _, p := range problems[c.Key] {
+			out = append(out, diag.Fault{Object: diag.Ref{Kind: c.Source.Kind, Namespace: c.Source.Namespace, Name: c.Source.Name},
+				Path: c.Source.Field, Message: p, Hint: "write a name that DNS knows, or an address", Reason: "NameNotResolved", Severity: diag.Warning})
+		}
+	}
+	return out
 }
 
 func (e *Edge) acknowledge(states map[string]listener.State) {
@@ -276,7 +309,7 @@ func (e *Edge) acknowledge(states map[string]listener.State) {
 	for k, s := range e.refused {
 		a.Listeners[k] = feed.ListenerState{Bound: s.Bound, Problem: s.Problem}
 	}
-	a.Faults = append(slices.Clone(e.faults), e.certFault...)
+	a.Faults = slices.Concat(e.faults, e.certFault, e.nameFaults())
 	e.o.Feed.Acknowledge(a)
 }
 
@@ -291,6 +324,9 @@ func (e *Edge) Driver() *drive.Driver { return e.driver }
 
 // Listeners are the sockets, for their counters.
 func (e *Edge) Listeners() *listener.Set { return e.listeners }
+
+// Names counts the names of backends and their lookups.
+func (e *Edge) Names() upstream.NameStats { return e.resolver.Stats() }
 
 // Clusters are the live clusters, for metrics and explanations.
 func (e *Edge) Clusters() *upstream.Set { return e.clusters }

@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"log/slog"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +25,7 @@ func TestTheApplyLoopReleasesSnapshots(t *testing.T) {
 			}
 			defer rec.Close()
 			f := &feed.Memory{}
-			e := New(Options{Feed: f, Steps: builtin.Steps(), Recorder: rec, Log: slog.New(slog.DiscardHandler), Lookup: net.DefaultResolver.LookupNetIP})
+			e := New(Options{Feed: f, Steps: builtin.Steps(), Recorder: rec, Log: slog.New(slog.DiscardHandler)})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			publish := func(clusters ...*ir.Cluster) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime"
 	"strings"
 	"syscall"
@@ -157,7 +156,7 @@ func change(b *testing.B, objs []objects.Object, changed [2]objects.Object) {
 		b.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	e := edge.New(edge.Options{Feed: f, Steps: builtin.Steps(), Recorder: rec, Log: log, Lookup: net.DefaultResolver.LookupNetIP})
+	e := edge.New(edge.Options{Feed: f, Steps: builtin.Steps(), Recorder: rec, Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { e.Run(ctx); close(done) }()

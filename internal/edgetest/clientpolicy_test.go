@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -148,7 +147,7 @@ func serve(t *testing.T, backend string, a attachment, secure bool, spec string,
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	o := edge.Options{Feed: s.feed, Steps: builtin.Steps(), Recorder: rec, Log: log, Lookup: net.DefaultResolver.LookupNetIP}
+	o := edge.Options{Feed: s.feed, Steps: builtin.Steps(), Recorder: rec, Log: log}
 	for _, f := range change {
 		f(&o)
 	}

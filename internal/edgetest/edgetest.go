@@ -58,8 +58,7 @@ func New(t testing.TB, o Options) *Rig {
 		t.Fatal(err)
 	}
 	r := &Rig{T: t, Feed: &feed.Memory{}, Recorder: rec, Log: lines}
-	eo := edge.Options{Feed: r.Feed, Steps: o.Steps, Recorder: rec, Log: slog.New(slog.DiscardHandler),
-		Lookup: net.DefaultResolver.LookupNetIP}
+	eo := edge.Options{Feed: r.Feed, Steps: o.Steps, Recorder: rec, Log: slog.New(slog.DiscardHandler)}
 	if o.Edge != nil {
 		o.Edge(&eo)
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -169,7 +168,7 @@ func newStage(t *testing.T, v wire, change ...func(*edge.Options)) *stage {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	o := edge.Options{Feed: w.feed, Steps: builtin.Steps(), Recorder: w.recorder, Log: log, Lookup: net.DefaultResolver.LookupNetIP}
+	o := edge.Options{Feed: w.feed, Steps: builtin.Steps(), Recorder: w.recorder, Log: log}
 	for _, f := range change {
 		f(&o)
 	}

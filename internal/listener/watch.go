@@ -41,7 +41,9 @@ func (x *watcher) stop() {
 	x.stopped.Store(true)
 	_ = x.c.tcp.SetReadDeadline(time.Unix(1, 0))
 	<-x.done
-	x.c.readEnd = time.Unix(1, 0) // so that the next read sets its own
+	if x.c.ReadOn(); x.c.Interrupted() {
+		x.c.wake()
+	}
 }
 
 func (x *watcher) run() {

@@ -528,7 +528,7 @@ func TestStatusOfNoClass(t *testing.T) {
 	for _, status := range []int{600, 999, 599, 0} {
 		x := example()
 		x.Response.Status = status
-		r.Record(x, l, rt, time.Millisecond)
+		r.Record(0, x, l, rt, time.Millisecond)
 	}
 	got := strings.Join(scrape(t, r), "\n")
 	for _, want := range []string{

@@ -32,6 +32,8 @@ type Cluster struct {
 
 	next     atomic.Uint64
 	conns    atomic.Int64 // connections that are open or being made
+	spare    atomic.Int64 // of these, idle ones, where there is a bound
+	turn     atomic.Uint32
 	requests atomic.Int64 // exchanges that Enter counted
 }
 
@@ -76,7 +78,8 @@ func (c *Cluster) Configure(s *Settings) {
 	c.list.Store(&n)
 	c.mu.Unlock()
 	old := c.settings.Swap(s)
-	if old.TLS != s.TLS {
+	// Where a bound is new, idle connections were not counted as such.
+	if old.TLS != s.TLS || old.breaker.MaxConnections == 0 && s.breaker.MaxConnections > 0 {
 		for _, e := range c.list.Load().all {
 			e.closeIdle()
 		}
@@ -274,15 +277,40 @@ func (c *Cluster) Endpoints() []*Endpoint { return c.list.Load().usable }
 // All returns every endpoint, also those that take no requests now.
 func (c *Cluster) All() []*Endpoint { return c.list.Load().all }
 
-// Reserve counts a connection that is about to be made; false: the circuit breaker has none left. A connection that was made is
-// uncounted by its Close, one that could not be made by Unreserve.
+// Reserve counts a connection that is about to be made; false: the circuit breaker has none left. An idle one, of whichever endpoint, is
+// closed for it: the bound is on what is in use. A connection that was made is uncounted by its Close, one that could not be made
+// by Unreserve.
 func (c *Cluster) Reserve() bool {
+	for !c.tryReserve() {
+		if !c.giveWay() {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Cluster) tryReserve() bool {
 	n := c.conns.Add(1)
 	if most := c.settings.Load().breaker.MaxConnections; most > 0 && n > int64(most) {
 		c.conns.Add(-1)
 		return false
 	}
 	return true
+}
+
+// giveWay closes an idle connection, the oldest of the first endpoint that has one, if there is any. It begins at another endpoint each time.
+func (c *Cluster) giveWay() bool {
+	if c.spare.Load() <= 0 {
+		return false
+	}
+	all := c.list.Load().all
+	first := int(c.turn.Add(1))
+	for i := range all {
+		if all[(first+i)%len(all)].giveWay() {
+			return true
+		}
+	}
+	return false
 }
 
 // Unreserve takes Reserve back.

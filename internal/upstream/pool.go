@@ -61,6 +61,8 @@ type Conn struct {
 	settings *Settings
 	expires  time.Time
 	closed   atomic.Bool
+	outside  bool // the circuit breaker does not count it
+	spare    bool // while it is idle: it is among those that the cluster counts as such
 }
 
 // NewConn wraps a connection that was dialled for e under s, and counted by the cluster's Reserve.
@@ -71,9 +73,59 @@ func NewConn(e *Endpoint, s *Settings, tcp *net.TCPConn, carrier net.Conn) *Conn
 // Close closes the connection and uncounts it. It may be called more than once, and while another goroutine uses Net.
 func (c *Conn) Close() {
 	if c.closed.CompareAndSwap(false, true) {
-		c.Endpoint.cluster.Unreserve()
+		if !c.outside {
+			c.Endpoint.cluster.Unreserve()
+		}
 		_ = c.Net.Close()
 	}
+}
+
+// Exempt takes a connection that its caller owns out of what the circuit breaker counts: one of a health check. One that was dialled
+// without Reserve has reserved false.
+func (c *Conn) Exempt(reserved bool) {
+	c.outside = true
+	if reserved {
+		c.Endpoint.cluster.Unreserve()
+	}
+}
+
+// Adopt has the circuit breaker count an exempted connection, so that it can be kept; false: there is no room.
+func (c *Conn) Adopt() bool {
+	if c.outside && c.Endpoint.cluster.tryReserve() {
+		c.outside = false
+	}
+	return !c.outside
+}
+
+// spared counts an idle connection that can give way, where there is a bound; taken uncounts it. Both are called under e.mu.
+func (e *Endpoint) spared(c *Conn) {
+	if c.spare = e.cluster.settings.Load().breaker.MaxConnections > 0; c.spare {
+		e.cluster.spare.Add(1)
+	}
+}
+
+func (e *Endpoint) taken(c *Conn) {
+	if c.spare {
+		c.spare = false
+		e.cluster.spare.Add(-1)
+	}
+}
+
+// giveWay closes the connection that has been idle for longest, if there is one.
+func (e *Endpoint) giveWay() bool {
+	e.mu.Lock()
+	if len(e.idle) == 0 {
+		e.mu.Unlock()
+		return false
+	}
+	c := e.idle[0]
+	copy(e.idle, e.idle[1:])
+	e.idle[len(e.idle)-1] = nil
+	e.idle = e.idle[:len(e.idle)-1]
+	e.taken(c)
+	e.mu.Unlock()
+	c.Close()
+	return true
 }
 
 // Tried counts a try at the endpoint, whether or not a connection can be made: what the budget of further tries is measured by.
@@ -104,6 +156,7 @@ func (e *Endpoint) Take(now time.Time) *Conn {
 		c := e.idle[n-1]
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
+		e.taken(c)
 		if now.Before(c.expires) && c.settings.TLS == e.cluster.settings.Load().TLS {
 			e.mu.Unlock()
 			c.Reused = true
@@ -133,6 +186,7 @@ func (e *Endpoint) Put(c *Conn, now time.Time) {
 		return
 	}
 	e.idle = append(e.idle, c)
+	e.spared(c)
 	e.mu.Unlock()
 	if e.left.Load() { // it left between the check and the append
 		e.closeIdle()
@@ -143,6 +197,9 @@ func (e *Endpoint) closeIdle() {
 	e.mu.Lock()
 	idle := e.idle
 	e.idle = nil
+	for _, c := range idle {
+		e.taken(c)
+	}
 	e.mu.Unlock()
 	for _, c := range idle {
 		c.Close()
@@ -158,6 +215,7 @@ func (e *Endpoint) sweep(now time.Time) {
 		if now.Before(c.expires) {
 			keep = append(keep, c)
 		} else {
+			e.taken(c)
 			dead = append(dead, c)
 		}
 	}

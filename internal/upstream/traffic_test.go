@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,5 +330,114 @@ func TestStatusOfNoClassIsHealthy(t *testing.T) {
 		if got := c.Settings().counts(x.status); got != x.fails {
 			t.Errorf("with codes %v, %d counts as a failure: %v, want %v", x.codes, x.status, got, x.fails)
 		}
+	}
+}
+
+// TestIdleGivesWay: the bound counts idle connections, and closes the oldest of them, at whichever endpoint, where one is needed.
+func TestIdleGivesWay(t *testing.T) {
+	c := withTraffic(&ir.Traffic{Breaker: &ir.Breaker{MaxConnections: 2}})
+	c.SetEndpoints(many(3))
+	now := time.Now()
+	var wires []*kept
+	for _, e := range c.All()[:2] {
+		if !c.Reserve() {
+			t.Fatal("no room for the first two")
+		}
+		n, k := dial(c, e)
+		wires = append(wires, k)
+		e.Put(n, now)
+	}
+	want := func(when string, conns int64, idle ...int) {
+		t.Helper()
+		sum := 0
+		for i, e := range c.All() {
+			if e.Idle() != idle[i] {
+				t.Errorf("%s: endpoint %d has %d idle connections, want %d", when, i, e.Idle(), idle[i])
+			}
+			sum += idle[i]
+		}
+		if c.Connections() != conns || c.spare.Load() != int64(sum) {
+			t.Errorf("%s: %d connections, %d spare, want %d, %d", when, c.Connections(), c.spare.Load(), conns, sum)
+		}
+	}
+	want("two idle", 2, 1, 1, 0)
+	for range 2 {
+		if !c.Reserve() {
+			t.Error("an idle connection did not give way")
+		}
+	}
+	want("two in use", 2, 0, 0, 0)
+	for i, k := range wires {
+		select {
+		case <-k.closed:
+		default:
+			t.Errorf("connection %d is open", i)
+		}
+	}
+	if c.Reserve() {
+		t.Error("a connection in use gave way")
+	}
+	e := c.All()[2]
+	n, _ := dial(c, e)
+	e.Put(n, now)
+	want("one idle again", 2, 0, 0, 1)
+	n = e.Take(now)
+	n.Exempt(true) // for a check
+	want("and then a check's", 1, 0, 0, 0)
+	if !n.Adopt() {
+		t.Error("a check's connection was not adopted though there is room")
+	}
+	e.Put(n, now)
+	want("kept", 2, 0, 0, 1)
+	n = e.Take(now)
+	n.Exempt(true)
+	if !c.Reserve() || n.Adopt() {
+		t.Error("a check's connection took part in the bound")
+	}
+	n.Close()
+	want("the check's is closed", 2, 0, 0, 0)
+}
+
+// TestGiveWayUnderLoad: whatever happens at the same time, no count is lost and the bound holds.
+func TestGiveWayUnderLoad(t *testing.T) {
+	const most = 4
+	c := withTraffic(&ir.Traffic{Breaker: &ir.Breaker{MaxConnections: most}})
+	c.SetEndpoints(many(5))
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				e := c.All()[(g+i)%5]
+				now := time.Now()
+				n := e.Take(now)
+				if n == nil {
+					if !c.Reserve() {
+						continue
+					}
+					n, _ = dial(c, e)
+				}
+				switch i % 4 {
+				case 0:
+					n.Close()
+				case 1:
+					n.Exempt(true)
+					if !n.Adopt() {
+						n.Close()
+						continue
+					}
+					fallthrough
+				default:
+					e.Put(n, now)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	idle := 0
+	for _, e := range c.All() {
+		idle += e.Idle()
+	}
+	if c.Connections() != int64(idle) || c.spare.Load() != int64(idle) || idle > most {
+		t.Errorf("%d connections, %d spare, %d idle; want the same, %d at most", c.Connections(), c.spare.Load(), idle, most)
 	}
 }
