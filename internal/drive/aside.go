@@ -138,7 +138,7 @@ func (d *Driver) ask(q *errand) (status int, err error) {
 		return 0, err
 	}
 	whole, err := a.read()
-	if err != nil || !whole || !conn.IO.(*wire).quiet() || q.exempt && !conn.Adopt() {
+	if err != nil || !whole || !conn.IO.(*wire).quiet() {
 		return a.head.Status, err
 	}
 	_ = conn.Net.SetDeadline(time.Time{})
@@ -150,11 +150,12 @@ func (d *Driver) ask(q *errand) (status int, err error) {
 
 // connection takes a kept connection or makes one.
 func (d *Driver) connection(q *errand, until time.Time) (*upstream.Conn, error) {
-	for conn := q.e.Take(time.Now()); conn != nil; conn = q.e.Take(time.Now()) {
+	take := q.e.Take
+	if q.exempt {
+		take = q.e.TakeExempt
+	}
+	for conn := take(time.Now()); conn != nil; conn = take(time.Now()) {
 		if x, ok := conn.IO.(*wire); ok && x.usable() {
-			if q.exempt {
-				conn.Exempt(true)
-			}
 			return conn, nil
 		}
 		conn.Close()
@@ -168,7 +169,7 @@ func (d *Driver) connection(q *errand, until time.Time) (*upstream.Conn, error) 
 	}
 	conn, err := d.dialReserved(context.Background(), q.e, q.c.Settings(), limit, until)
 	if err == nil {
-		conn.Exempt(false)
+		conn.Exempt()
 	}
 	return conn, err
 }

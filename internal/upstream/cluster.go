@@ -283,19 +283,28 @@ func (c *Cluster) All() []*Endpoint { return c.list.Load().all }
 func (c *Cluster) Reserve() bool {
 	for !c.tryReserve() {
 		if !c.giveWay() {
-			return false
+			return c.tryReserve() // what was idle a moment ago may be gone, and with it its place
 		}
 	}
 	return true
 }
 
+// tryReserve never counts more than there may be, not for a moment either: somebody else would find no room then.
 func (c *Cluster) tryReserve() bool {
-	n := c.conns.Add(1)
-	if most := c.settings.Load().breaker.MaxConnections; most > 0 && n > int64(most) {
-		c.conns.Add(-1)
-		return false
+	most := int64(c.settings.Load().breaker.MaxConnections)
+	if most == 0 {
+		c.conns.Add(1)
+		return true
 	}
-	return true
+	for {
+		n := c.conns.Load()
+		if n >= most {
+			return false
+		}
+		if c.conns.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // giveWay closes an idle connection, the oldest of the first endpoint that has one, if there is any. It begins at another endpoint each time.

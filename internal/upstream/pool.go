@@ -80,24 +80,10 @@ func (c *Conn) Close() {
 	}
 }
 
-// Exempt takes a connection that its caller owns out of what the circuit breaker counts: one of a health check. One that was dialled
-// without Reserve has reserved false.
-func (c *Conn) Exempt(reserved bool) {
-	c.outside = true
-	if reserved {
-		c.Endpoint.cluster.Unreserve()
-	}
-}
+// Exempt says of a connection that was dialled without Reserve that the circuit breaker does not count it: one of a health check.
+func (c *Conn) Exempt() { c.outside = true }
 
-// Adopt has the circuit breaker count an exempted connection, so that it can be kept; false: there is no room.
-func (c *Conn) Adopt() bool {
-	if c.outside && c.Endpoint.cluster.tryReserve() {
-		c.outside = false
-	}
-	return !c.outside
-}
-
-// spared counts an idle connection that can give way, where there is a bound; taken uncounts it. Both are called under e.mu.
+// spared counts an idle connection that can give way, where there is a bound, and taken uncounts it. They are called under e.mu.
 func (e *Endpoint) spared(c *Conn) {
 	if c.spare = e.cluster.settings.Load().breaker.MaxConnections > 0; c.spare {
 		e.cluster.spare.Add(1)
@@ -111,6 +97,14 @@ func (e *Endpoint) taken(c *Conn) {
 	}
 }
 
+// exempt takes an idle connection out of what the circuit breaker counts, under e.mu. It gives its place up before it stops to be one
+// that can give way: who looks in between finds one or the other.
+func (e *Endpoint) exempt(c *Conn) {
+	c.outside = true
+	e.cluster.Unreserve()
+	e.taken(c)
+}
+
 // giveWay closes the connection that has been idle for longest, if there is one.
 func (e *Endpoint) giveWay() bool {
 	e.mu.Lock()
@@ -122,7 +116,7 @@ func (e *Endpoint) giveWay() bool {
 	copy(e.idle, e.idle[1:])
 	e.idle[len(e.idle)-1] = nil
 	e.idle = e.idle[:len(e.idle)-1]
-	e.taken(c)
+	e.exempt(c)
 	e.mu.Unlock()
 	c.Close()
 	return true
@@ -150,14 +144,24 @@ func (e *Endpoint) Active() int64 { return e.active.Load() }
 func (e *Endpoint) Left() bool { return e.left.Load() }
 
 // Take removes the newest idle connection that has not expired, or returns nil.
-func (e *Endpoint) Take(now time.Time) *Conn {
+func (e *Endpoint) Take(now time.Time) *Conn { return e.take(now, false) }
+
+// TakeExempt is Take for a health check: the circuit breaker does not count the connection until it is Put back.
+func (e *Endpoint) TakeExempt(now time.Time) *Conn { return e.take(now, true) }
+
+func (e *Endpoint) take(now time.Time, exempt bool) *Conn {
 	e.mu.Lock()
 	for n := len(e.idle); n > 0; n = len(e.idle) {
 		c := e.idle[n-1]
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
-		e.taken(c)
-		if now.Before(c.expires) && c.settings.TLS == e.cluster.settings.Load().TLS {
+		usable := now.Before(c.expires) && c.settings.TLS == e.cluster.settings.Load().TLS
+		if exempt || !usable {
+			e.exempt(c)
+		} else {
+			e.taken(c)
+		}
+		if usable {
 			e.mu.Unlock()
 			c.Reused = true
 			return c
@@ -168,7 +172,8 @@ func (e *Endpoint) Take(now time.Time) *Conn {
 	return nil
 }
 
-// Put gives back a connection after a whole request and a whole response. It is closed if it cannot be kept.
+// Put gives back a connection after a whole request and a whole response. It is closed if it cannot be kept, as one that the circuit
+// breaker does not count if that has no room for it.
 func (e *Endpoint) Put(c *Conn, now time.Time) {
 	keep := DefaultIdle
 	if c.KeepAlive > 0 {
@@ -185,8 +190,17 @@ func (e *Endpoint) Put(c *Conn, now time.Time) {
 		c.Close()
 		return
 	}
+	e.spared(c) // before it is counted: see exempt
+	if c.outside {
+		if !e.cluster.tryReserve() {
+			e.taken(c)
+			e.mu.Unlock()
+			c.Close()
+			return
+		}
+		c.outside = false
+	}
 	e.idle = append(e.idle, c)
-	e.spared(c)
 	e.mu.Unlock()
 	if e.left.Load() { // it left between the check and the append
 		e.closeIdle()
@@ -198,7 +212,7 @@ func (e *Endpoint) closeIdle() {
 	idle := e.idle
 	e.idle = nil
 	for _, c := range idle {
-		e.taken(c)
+		e.exempt(c)
 	}
 	e.mu.Unlock()
 	for _, c := range idle {
@@ -215,7 +229,7 @@ func (e *Endpoint) sweep(now time.Time) {
 		if now.Before(c.expires) {
 			keep = append(keep, c)
 		} else {
-			e.taken(c)
+			e.exempt(c)
 			dead = append(dead, c)
 		}
 	}
