@@ -23,6 +23,14 @@ type flow struct {
 
 func (f flow) String() string { return f.do + " over " + scheme(f.secure) }
 
+// size is how long a body is: one that goes in chunks of ten bytes is 5 million of them where another is 1 GiB.
+func (b *bench) size(f flow) int64 {
+	if strings.HasPrefix(f.do, "crumbs") {
+		return b.bytes * 5_000_000 / (1 << 30) * 10
+	}
+	return b.bytes
+}
+
 // bodySample is one large body on its way through a proxy.
 type bodySample struct {
 	proxy      string
@@ -34,7 +42,7 @@ type bodySample struct {
 
 func (b *bench) flows() (flows []flow) {
 	for _, secure := range b.secure {
-		for _, do := range []string{"upload", "chunked", "download"} {
+		for _, do := range []string{"upload", "chunked", "download", "crumbs-up", "crumbs-down"} {
 			flows = append(flows, flow{do, secure})
 		}
 	}
@@ -79,7 +87,7 @@ func (b *bench) bodiesOf(ctx context.Context, name string, round int) (samples [
 			return nil, fmt.Errorf("%v: %w\n%s", f, err, p.Output())
 		}
 		fmt.Fprintf(b.log, "round %d, %v: %s %.0f MiB/s, %.2f ms CPU/MiB, %+.1f MiB resident\n", round+1, f, name,
-			float64(b.bytes)/(1<<20)/s.took.Seconds(), s.cpuEach(b.bytes), s.growth())
+			float64(b.size(f))/(1<<20)/s.took.Seconds(), s.cpuEach(b.size(f)), s.growth())
 		samples = append(samples, s)
 	}
 	return samples, nil
@@ -87,7 +95,7 @@ func (b *bench) bodiesOf(ctx context.Context, name string, round int) (samples [
 
 // transfer moves one body and fills in what it cost.
 func (b *bench) transfer(ctx context.Context, p *lab.Process, s *bodySample) error {
-	args := []string{b.body, "-host", measuredHost, "-path", prefix, "-do", s.flow.do, "-bytes", strconv.FormatInt(b.bytes, 10)}
+	args := []string{b.body, "-host", measuredHost, "-path", prefix, "-do", s.flow.do, "-bytes", strconv.FormatInt(b.size(s.flow), 10)}
 	if s.flow.secure {
 		args = append(args, "-to", fmt.Sprintf("127.0.0.1:%d", b.site.secure), "-roots", b.site.certFile)
 	} else {
@@ -137,7 +145,7 @@ func (s bodySample) growth() float64 { return float64(s.peak-s.idle) / (1 << 20)
 func bodiesReport(b *bench, samples []bodySample) string {
 	var w bytes.Buffer
 	for _, f := range b.flows() {
-		fmt.Fprintf(&w, "\nbodies, %v: one of %d MiB; memory at most, over that of the idle proxy\n\n", f, b.bytes>>20)
+		fmt.Fprintf(&w, "\nbodies, %v: one of %d MiB; memory at most, over that of the idle proxy\n\n", f, b.size(f)>>20)
 		t := tabwriter.NewWriter(&w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintf(t, "PROXY\tMiB/s\tx nginx\t(min-max)\tCPU ms/MiB\tx nginx\t(min-max)\tMiB more\t(max)\t\n")
 		for _, name := range b.proxies {
@@ -146,8 +154,8 @@ func bodiesReport(b *bench, samples []bodySample) string {
 				if s.proxy != name || s.flow != f {
 					continue
 				}
-				rate = append(rate, float64(b.bytes)/(1<<20)/s.took.Seconds())
-				cpu, growth = append(cpu, s.cpuEach(b.bytes)), append(growth, s.growth())
+				rate = append(rate, float64(b.size(f))/(1<<20)/s.took.Seconds())
+				cpu, growth = append(cpu, s.cpuEach(b.size(f))), append(growth, s.growth())
 				for _, n := range samples {
 					if n.proxy == "nginx" && n.flow == f && n.round == s.round {
 						rates = append(rates, n.took.Seconds()/s.took.Seconds())

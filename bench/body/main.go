@@ -3,7 +3,7 @@
 // Command body moves large bodies: it is the backend that takes or sends them, and the client that does the other half.
 //
 //	body -listen 127.0.0.1:9000
-//	body -to 127.0.0.1:8080 -host localhost -do upload|chunked|download -bytes 1073741824 [-roots FILE]
+//	body -to 127.0.0.1:8080 -host localhost -do upload|chunked|download|crumbs-up|crumbs-down -bytes 1073741824 [-roots FILE]
 //
 // The client prints for how many nanoseconds the body was under way.
 package main
@@ -23,7 +23,10 @@ import (
 	"time"
 )
 
-const piece = 64 << 10 // bytes of one read, write or chunk
+const (
+	piece = 64 << 10 // bytes of one read, write or chunk
+	crumb = 10       // bytes of a chunk where they are small
+)
 
 func main() {
 	listen := flag.String("listen", "", "be the backend, on this address")
@@ -31,7 +34,7 @@ func main() {
 	flag.StringVar(&t.to, "to", "", "be the client, of the proxy at this address")
 	flag.StringVar(&t.host, "host", "localhost", "name of the host that is asked for")
 	flag.StringVar(&t.path, "path", "/", "path that is asked for")
-	flag.StringVar(&t.do, "do", "download", "upload, chunked or download")
+	flag.StringVar(&t.do, "do", "download", "upload, chunked, download, or crumbs-up, crumbs-down: in chunks of ten bytes")
 	flag.Int64Var(&t.bytes, "bytes", 1<<30, "length of the body")
 	flag.StringVar(&t.roots, "roots", "", "with TLS, trusting the certificates in this file")
 	flag.Parse()
@@ -61,6 +64,12 @@ func serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	size, _ := strconv.ParseInt(r.URL.Query().Get("bytes"), 10, 64) // none: an empty answer
+	if r.URL.Query().Has("crumbs") {
+		if err := crumbs(w, size); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		return
+	}
 	w.Header().Set("X-Bytes", strconv.FormatInt(n, 10))
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	clear(buf)
@@ -71,6 +80,36 @@ func serve(w http.ResponseWriter, r *http.Request) {
 		}
 		size -= int64(n)
 	}
+}
+
+// crumbs answers with a body in chunks of ten bytes, written many at a time: net/http would make larger chunks of them.
+func crumbs(w http.ResponseWriter, size int64) error {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"); err != nil {
+		return err
+	}
+	return sendCrumbs(conn, size)
+}
+
+// sendCrumbs writes size bytes in chunks of ten, and the end of the body.
+func sendCrumbs(w io.Writer, size int64) error {
+	buf := make([]byte, 0, piece+16)
+	for size > 0 {
+		n := min(size, crumb)
+		buf = fmt.Appendf(buf, "%x\r\n%s\r\n", n, "0123456789"[:n])
+		if size -= n; len(buf) >= piece-16 || size == 0 {
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+	}
+	_, err := io.WriteString(w, "0\r\n\r\n")
+	return err
 }
 
 // onlyReader hides what else a body can do, so that it is read in pieces of the same size wherever it comes from.
@@ -96,17 +135,20 @@ func (t transfer) run() (time.Duration, error) {
 	}
 	begin := time.Now()
 	head := map[string]string{
-		"upload":   fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", t.path, t.host, t.bytes),
-		"chunked":  fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n", t.path, t.host),
-		"download": fmt.Sprintf("GET %s?bytes=%d HTTP/1.1\r\nHost: %s\r\n\r\n", t.path, t.bytes, t.host),
+		"upload":      fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", t.path, t.host, t.bytes),
+		"chunked":     fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n", t.path, t.host),
+		"crumbs-up":   fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n", t.path, t.host),
+		"crumbs-down": fmt.Sprintf("GET %s?crumbs&bytes=%d HTTP/1.1\r\nHost: %s\r\n\r\n", t.path, t.bytes, t.host),
+		"download":    fmt.Sprintf("GET %s?bytes=%d HTTP/1.1\r\nHost: %s\r\n\r\n", t.path, t.bytes, t.host),
 	}[t.do]
 	if head == "" {
-		return 0, fmt.Errorf("-do %q is none of upload, chunked, download", t.do)
+		return 0, fmt.Errorf("-do %q is none of upload, chunked, download, crumbs-up, crumbs-down", t.do)
 	}
 	if _, err := io.WriteString(conn, head); err != nil {
 		return 0, err
 	}
-	if t.do != "download" {
+	down := t.do == "download" || t.do == "crumbs-down"
+	if !down {
 		if err := t.send(conn); err != nil {
 			return 0, fmt.Errorf("sending the body: %w", err)
 		}
@@ -120,7 +162,7 @@ func (t transfer) run() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the answer: %w", err)
 	}
-	if t.do != "download" {
+	if !down {
 		got, _ = strconv.ParseInt(res.Header.Get("X-Bytes"), 10, 64) // none: not all, as is said next
 	}
 	if res.StatusCode != http.StatusOK || got != t.bytes {
@@ -144,6 +186,9 @@ func (t transfer) secure(conn net.Conn) (net.Conn, error) {
 
 // send writes the body, each piece with one call.
 func (t transfer) send(w io.Writer) error {
+	if t.do == "crumbs-up" {
+		return sendCrumbs(w, t.bytes)
+	}
 	buf := make([]byte, 0, piece+16)
 	zeros := make([]byte, piece)
 	for left := t.bytes; left > 0; {

@@ -13,7 +13,7 @@ import (
 func TestTransfers(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(serve))
 	defer s.Close()
-	for _, do := range []string{"upload", "chunked", "download"} {
+	for _, do := range []string{"upload", "chunked", "download", "crumbs-up", "crumbs-down"} {
 		for _, n := range []int64{1, piece, 3*piece + 7} {
 			tr := transfer{to: s.Listener.Addr().String(), host: "localhost", path: "/x", do: do, bytes: n}
 			if took, err := tr.run(); err != nil || took <= 0 {

@@ -106,7 +106,6 @@ func (p *pump) settled() bool {
 
 // startPump lets the body flow to the backend in a goroutine of its own, until it ends or fails.
 func (w *work) startPump(framing http1.Framing, sees bool) {
-	w.unwatch() // it reads from the client itself, and notices if that leaves
 	p := &w.pump
 	p.up, p.running, p.finished, p.client, p.refused, p.frozen, p.broken = w.up, true, false, nil, false, false, false
 	p.thawed.L = &p.mu
@@ -116,6 +115,7 @@ func (w *work) startPump(framing http1.Framing, sees bool) {
 }
 
 func (p *pump) start(w *work, framing http1.Framing, sees bool) {
+	w.unwatch() // it reads from the client itself, and notices if that leaves
 	p.done, p.failed = make(chan struct{}), false
 	p.ended.Store(false)
 	go p.run(w, framing, sees)
