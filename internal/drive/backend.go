@@ -244,8 +244,21 @@ func (w *work) resend() proxy.Action {
 // roundTrip sends a request that is at hand and waits for the first bytes of its response.
 func (w *work) roundTrip(x *wire) proxy.Action {
 	first := w.first
-	w.setDeadline(w.from, w.from, first)
-	err := x.roundTrip(w.out, w.ub, w.Reused)
+	var err error
+	for now := w.from; ; now = time.Now() {
+		w.setDeadline(now, w.from, first)
+		if w.clientGone() {
+			w.letGo()
+			return w.decide(proxy.EventClientGone)
+		}
+		if err = x.roundTrip(w.out, w.ub, w.Reused); x.began || !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		w.up.Deadline = time.Time{} // it had passed before anything was sent: the process had no time for it
+		if a, ended := w.waited(time.Now(), w.from, first, w.from); ended {
+			return a
+		}
+	}
 	if x.stale {
 		return w.replace()
 	}

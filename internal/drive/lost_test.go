@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/gatehouse-io/gatehouse/internal/edgetest"
+	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/ir"
+	"github.com/gatehouse-io/gatehouse/internal/policy"
 )
 
 var uploads = flag.Int("uploads", 0, "how many uploads TestNoHoleInAnUpload makes; 0: some")
@@ -458,5 +460,32 @@ func TestBackoffOutlivesItsClient(t *testing.T) {
 	c.Close()
 	if line := r.Log.Next(t); !strings.Contains(line, "client_gone") {
 		t.Errorf("log line %s does not say client_gone", line)
+	}
+}
+
+// TestStaleDeadlineSwallowsARequest: a deadline that has passed before a request is sent ends no exchange and swallows no request: neither
+// one that an earlier exchange's body has left on a kept connection, nor one of a process that had no time.
+func TestStaleDeadlineSwallowsARequest(t *testing.T) {
+	slow := policy.Handler{Request: func(x *exchange.Exchange) policy.Verdict {
+		if x.Request.Header.Has("X-Slow") {
+			time.Sleep(250 * time.Millisecond) // as if the process had been stopped
+		}
+		return policy.Verdict{}
+	}}
+	c := one(t, echo(t), with(slow)).Dial()
+	for i := range 20 {
+		c.Send("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n3\nabc\n") // its body flows
+		c.Send("0\n\n")
+		if res, body := c.Read("POST"); res.StatusCode != 200 || body != "abc" {
+			t.Fatalf("got %d %q, want 200 abc", res.StatusCode, body)
+		}
+		head := ""
+		if i%10 == 0 {
+			head = "X-Slow: yes\n"
+		}
+		c.Send("POST / HTTP/1.1\nHost: a\n" + head + "Content-Length: 3\n\nabc") // on the connection that the other one has left
+		if res, body := c.Read("POST"); res.StatusCode != 200 || body != "abc" {
+			t.Fatalf("got %d %q, want 200 abc", res.StatusCode, body)
+		}
 	}
 }

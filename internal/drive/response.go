@@ -236,6 +236,7 @@ func (w *work) settle() {
 	if w.pump.running {
 		sent = w.pump.settled()
 		w.pump.running = !sent
+		w.up.Deadline = time.Time{} // the pump has set another one, to wake who waits
 	}
 	if sent && !w.uhead.Close && w.ubody.end && w.ubody.err == nil && w.ur == w.uw {
 		w.keep()

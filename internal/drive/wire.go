@@ -32,6 +32,7 @@ type wire struct {
 	full     bool // the socket takes no more now: what is left of out has to wait
 	writeErr error
 	readErr  error
+	began    bool // the poller has let the round trip begin
 	reading  bool
 }
 
@@ -91,7 +92,7 @@ func (x *wire) quiet() bool { return x.tls == nil || x.drained(readNothing) }
 // returns. With check it does nothing but set stale if the connection is not silent.
 func (x *wire) roundTrip(out, in []byte, check bool) error {
 	x.check, x.out, x.in = check, out, in
-	x.wrote, x.n, x.stale, x.full, x.reading = 0, 0, false, false, false
+	x.wrote, x.n, x.stale, x.full, x.began, x.reading = 0, 0, false, false, false, false
 	x.writeErr, x.readErr = nil, nil
 	err := x.raw.Read(x.step)
 	x.out, x.in = nil, nil
@@ -100,6 +101,7 @@ func (x *wire) roundTrip(out, in []byte, check bool) error {
 
 // advance is called by the poller until it returns true; false means: wait until the socket is readable.
 func (x *wire) advance(fd uintptr) bool {
+	x.began = true
 	if x.check {
 		x.check = false
 		if x.stale = !silentNow(fd); x.stale {
