@@ -52,6 +52,8 @@ type Conn struct {
 
 	peer, rawPeer netip.AddrPort
 	state         atomic.Uint32
+	since         time.Time
+	holds         atomic.Uint64 // Holding, and in the lower half how many bytes it takes
 	told          atomic.Pointer[func()]
 	readEnd       time.Time // the deadline set on the socket; zero: none
 	writeEnd      time.Time
@@ -95,7 +97,7 @@ func (parkedError) Timeout() bool   { return true }
 func (parkedError) Temporary() bool { return true }
 
 func newConn(tcp *net.TCPConn, k *socket) *Conn {
-	c := &Conn{nc: tcp, tcp: tcp, sock: k}
+	c := &Conn{nc: tcp, tcp: tcp, sock: k, since: time.Now()}
 	c.state.Store(idle)
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		c.rawPeer = unmap(a.AddrPort())

@@ -68,6 +68,7 @@ type Set struct {
 type counters struct {
 	open, accepted, limited, proxy atomic.Int64
 	tls                            handshakes
+	shed                           [holdings]atomic.Int64
 }
 
 // Stats is what a Set counted.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -195,6 +196,11 @@ func (k *socket) accept() {
 func (k *socket) serve(c *Conn) {
 	defer k.set.conns.Done()
 	defer k.remove(c)
+	defer func() {
+		if p := recover(); p != nil { // it costs this connection alone
+			k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	k.set.opt.Serve(c)
 }
 
