@@ -49,7 +49,7 @@ type serveFlags struct {
 
 // process is everything that runs.
 type process struct {
-	gogc string // GOGC of the environment
+	gogc     string // GOGC of the environment
 	flags    serveFlags
 	opt      translate.Options
 	log      *slog.Logger
