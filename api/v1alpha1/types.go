@@ -391,6 +391,11 @@ type ClientLimits struct {
 	// RequestLineBytes is the longest request line; a longer one is answered 414. Default 16Ki.
 	// +kubebuilder:validation:XValidation:rule="!quantity(string(self)).isLessThan(quantity('0'))",message="must not be negative"
 	RequestLineBytes *resource.Quantity `json:"requestLineBytes,omitempty"`
+	// ConnectionsPerAddress is how many connections one client address may have open at a socket; one more is closed with a reset, before
+	// TLS. An IPv6 address counts by its /64. It is the address in the PROXY protocol header where there is one. Listeners that share a
+	// socket share the strictest limit. Default: no limit. Clients behind one address (NAT, a proxy) share it.
+	// +kubebuilder:validation:Minimum=1
+	ConnectionsPerAddress *int32 `json:"connectionsPerAddress,omitempty"`
 	// Streams is how many streams one HTTP/2 connection may have open. Default 100.
 	// +kubebuilder:validation:Minimum=1
 	Streams *int32 `json:"streams,omitempty"`

@@ -851,6 +851,11 @@ func (in *ClientLimits) DeepCopyInto(out *ClientLimits) {
 		x := (*in).DeepCopy()
 		*out = &x
 	}
+	if in.ConnectionsPerAddress != nil {
+		in, out := &in.ConnectionsPerAddress, &out.ConnectionsPerAddress
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Streams != nil {
 		in, out := &in.Streams, &out.Streams
 		*out = new(int32)

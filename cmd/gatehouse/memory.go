@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"io/fs"
 	"math"
 	"path"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // memoryPercent is the part of a cgroup's memory that Go's memory limit is set to: the rest is the kernel's, for sockets above all.
@@ -70,4 +73,39 @@ func readLimit(root fs.FS, name string) int64 {
 		return 0
 	}
 	return n
+}
+
+const (
+	garbageRoom = 128 << 20 // that a small heap may let gather between two collections, within garbageMost percent of what lives
+	garbageMost = 400
+	paceEvery   = time.Second
+)
+
+// pace keeps the collector from running several times a second while the heap is small, as under many TLS handshakes: it sets the percentage
+// of garbage by the live heap until ctx ends. The memory limit holds all the same. With GOGC set, that is used.
+func pace(ctx context.Context, gogc string) {
+	if gogc != "" {
+		return
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	set := 100
+	tick := time.NewTicker(paceEvery)
+	defer tick.Stop()
+	for {
+		metrics.Read(live)
+		if p := garbagePercent(live[0].Value.Uint64()); p < set || p >= set+set/4 { // setting it stops the world for a moment
+			debug.SetGCPercent(p)
+			set = p
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// garbagePercent is 400 while at most 32 MiB live, and falls to Go's 100 at 128 MiB.
+func garbagePercent(live uint64) int {
+	return int(min(max(garbageRoom*100/max(live, 1), 100), garbageMost))
 }

@@ -22,7 +22,15 @@ func (p *process) metrics() {
 	counter := func(name, help string, f func() float64) { r.Counter(name, help, nil, f) }
 	gauge("client_connections", "Client connections open now.", func() float64 { return float64(l.Stats().Open) })
 	counter("client_connections_accepted_total", "Client connections accepted.", func() float64 { return float64(l.Stats().Accepted) })
-	counter("client_connections_limited_total", "Client connections closed because too many were open.", func() float64 { return float64(l.Stats().Limited) })
+	for reason, f := range map[string]func(listener.Stats) int64{
+		"total": func(x listener.Stats) int64 { return x.Limited }, "address": func(x listener.Stats) int64 { return x.Crowded }} {
+		r.Counter("client_connections_limited_total", "Client connections closed because too many were open, in all or of their address.",
+			map[string]string{"reason": reason}, func() float64 { return float64(f(l.Stats())) })
+	}
+	for _, h := range listener.Holdings() {
+		r.Counter("client_connections_shed_total", "Client connections closed because memory was short, by what they were at.",
+			map[string]string{"state": h.String()}, func() float64 { return float64(l.ShedCount(h)) })
+	}
 	for _, f := range listener.Failures() {
 		r.Counter("tls_handshake_failures_total", "TLS handshakes with clients that failed, by reason.", map[string]string{"reason": f.String()},
 			func() float64 { return float64(l.HandshakeFailures(f)) })

@@ -52,6 +52,7 @@ type serveFlags struct {
 
 // process is everything that runs.
 type process struct {
+	gogc     string // GOGC of the environment
 	flags    serveFlags
 	opt      translate.Options
 	log      *slog.Logger
@@ -107,7 +108,7 @@ func newProcess(c *call, f serveFlags) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{flags: f, opt: opt, leaving: make(chan struct{}), feed: &feed.Memory{}, log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))}
+	p := &process{flags: f, opt: opt, gogc: c.getenv("GOGC"), leaving: make(chan struct{}), feed: &feed.Memory{}, log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))}
 	format := telemetry.JSON
 	if *f.format == "text" {
 		format = telemetry.Text
@@ -211,6 +212,7 @@ func (p *process) run(ctx context.Context) error {
 		}
 	})
 	wg.Go(func() { p.loop.Run(background) })
+	wg.Go(func() { pace(background, p.gogc) })
 	wg.Go(func() { p.edge.Run(background) })
 	wg.Go(func() { p.announce(background) })
 	grace := time.Duration(0)

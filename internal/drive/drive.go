@@ -35,11 +35,15 @@ type Driver struct {
 	// BodyRate is how many bytes of a request body a client must send in each BodyWindow while the edge reads. 0: no limit.
 	BodyRate   int64
 	BodyWindow time.Duration
+	// HeadMemory is how many bytes the heads that are not complete may take in all beyond a buffer each; a head that would need more is
+	// answered 503 overloaded. 0: without end.
+	HeadMemory int64
 	// Upgrades are protocols that clients may change to beside websocket.
 	Upgrades []string
 
 	works   sync.Pool // *work
 	buffers sync.Pool // *[bufferSize]byte
+	heads   atomic.Int64
 	shards  atomic.Uint32
 	mirrors atomic.Int64 // that are on their way
 	stats   Stats
@@ -89,6 +93,8 @@ type work struct {
 	expects atomic.Bool // the client waits for 100 (Continue) before it sends its body
 	spoiled atomic.Bool // something panicked: what is left of it serves no other exchange
 	begun   bool        // some of the final response was written
+	packed  bool        // in is as small as the head
+	grown   int64       // what the head has of Driver.heads
 	linger  bool        // the connection ends, and the client may still be sending
 	hintsOf int         // the attempt whose 1xx responses were passed on, 0: none
 }
@@ -96,21 +102,33 @@ type work struct {
 func (d *Driver) work() *work {
 	w, _ := d.works.Get().(*work)
 	if w == nil {
-		w = &work{d: d, out: make([]byte, 0, bufferSize), ub: make([]byte, bufferSize)}
+		w = &work{d: d}
 		w.parser.Upgrades = d.Upgrades
 	}
 	return w
 }
 
-// free puts w back, unless a long head has made its buffers large, or a panic has left it in a state that nobody knows.
+// free puts w back, unless a panic has left it in a state that nobody knows.
 func (d *Driver) free(w *work) {
 	if w.spoiled.Load() {
 		return
 	}
 	d.Give(w.in)
+	w.unready()
 	w.in, w.c, w.limits, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, nil, 0, 0, 0, 0
-	if cap(w.out) > 4*bufferSize || cap(w.ub) > 4*bufferSize {
-		return
-	}
 	d.works.Put(w)
+}
+
+// ready takes the buffers that an exchange needs once its head is complete, and not before: a client that sends half a head holds none.
+func (w *work) ready() {
+	if w.ub == nil {
+		w.out, w.ub = w.d.Take()[:0], w.d.Take()
+	}
+}
+
+// unready gives them back. Buffers that grew are left to the collector.
+func (w *work) unready() {
+	w.d.Give(w.out[:cap(w.out)])
+	w.d.Give(w.ub)
+	w.out, w.ub = nil, nil
 }

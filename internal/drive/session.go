@@ -80,7 +80,7 @@ func (d *Driver) Serve(c *listener.Conn) {
 	for {
 		s.refresh()
 		if s.w == nil {
-			if !c.Idle(time.Now(), s.limits.idle) {
+			if !c.Hold(listener.Waiting, 0) || !c.Idle(time.Now(), s.limits.idle) {
 				return
 			}
 			buf, n, err := c.ReadPooled(d)
@@ -144,6 +144,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		return false
 	}
 	defer w.finish()
+	defer w.why()
 	defer w.recover(&again)
 	w.from = now
 	act, ok := w.readHead(now)
@@ -197,6 +198,13 @@ func (w *work) recover(again *bool) {
 	}
 }
 
+// why has the log say so when the connection was shed.
+func (w *work) why() {
+	if w.c.Shed() {
+		w.Reason = "overloaded"
+	}
+}
+
 // finish gives back what the exchange held. It runs last, whatever happened, and all of it whatever happens on the way.
 func (w *work) finish() {
 	defer w.clear()
@@ -208,7 +216,7 @@ func (w *work) finish() {
 func (w *work) clear() {
 	w.body.reset(w)
 	w.over = time.Time{}
-	w.begun, w.hintsOf = false, 0
+	w.begun, w.packed, w.hintsOf = false, false, 0
 	w.expects.Store(false)
 	w.kept.reset()
 	w.job = nil
@@ -219,25 +227,37 @@ func (w *work) clear() {
 
 // readHead reads until the head of a request is there. false: the connection ends without an answer.
 func (w *work) readHead(start time.Time) (proxy.Action, bool) {
+	defer w.headDone()
 	w.parser.Reset()
 	w.parser.Limits = w.limits.head
 	for waited := false; ; waited = true {
 		n, h, fault := w.parser.ParseRequest(w.in[w.r:w.w], &w.Request)
 		switch {
 		case fault != nil:
-			w.Fault = proxy.Fault{Status: fault.Status, Reason: fault.Reason, Detail: fault.Detail}
-			w.head = http1.Head{Close: true}
-			return w.Step(proxy.EventMalformed), true
+			return w.malformed(proxy.Fault{Status: fault.Status, Reason: fault.Reason, Detail: fault.Detail})
+		case n > 0 && len(w.in) < bufferSize && !w.packed: // what follows needs a whole buffer, and the head must lie still
+			w.move(w.d.Take())
+			continue
+		case n > 0 && len(w.Request.Upgrade) > 0 && h.Framing == http1.None && !w.packed && w.w-w.r <= smallHead:
+			w.packed = true
+			w.move(make([]byte, max(w.w-w.r, packedSize)))
+			continue
 		case n > 0:
 			w.r += n
 			w.head = h
 			w.expects.Store(w.Request.Continue)
+			if !w.c.Hold(listener.Exchanging, 3*bufferSize) {
+				return w.shed()
+			}
+			w.ready()
 			w.body.begin(w)
 			return w.Step(proxy.EventHead), true
 		}
-		if w.w == len(w.in) {
-			w.grow()
+		if !w.room() {
+			w.Now = time.Now()
+			return w.malformed(proxy.Fault{Status: 503, Reason: "overloaded", Detail: "incomplete heads take too much memory"})
 		}
+		w.c.Hold(listener.Heading, workSize+len(w.in))
 		if !waited {
 			w.c.ReadWithin(start, w.limits.header)
 		}
@@ -246,23 +266,70 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 		if k == 0 && err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && w.w > w.r {
 				w.Now = time.Now()
-				w.Fault = proxy.Fault{Status: 408, Reason: "header_timeout", Detail: "the head was not there in time"}
-				w.head = http1.Head{Close: true}
-				return w.Step(proxy.EventMalformed), true
+				return w.malformed(proxy.Fault{Status: 408, Reason: "header_timeout", Detail: "the head was not there in time"})
 			}
-			w.Reason = "client_gone"
-			w.Response.Status = 499
-			return 0, false
+			return w.shed()
 		}
 	}
 }
 
-// grow makes room for a head larger than the buffer. http1's limits bound it: a head over them is refused.
-func (w *work) grow() {
-	b := make([]byte, 2*len(w.in))
-	w.w = copy(b, w.in[w.r:w.w])
-	w.r = 0
-	w.in = b
+// shed ends a request whose head will never be complete.
+func (w *work) shed() (proxy.Action, bool) {
+	w.Reason = "client_gone"
+	if w.c.Shed() {
+		w.Reason = "overloaded"
+	}
+	w.Response.Status = 499
+	return 0, false
+}
+
+// workSize is about what a work takes without buffers.
+const workSize = 4 << 10
+
+func (w *work) malformed(f proxy.Fault) (proxy.Action, bool) {
+	w.Fault = f
+	w.head = http1.Head{Close: true}
+	w.ready()
+	return w.Step(proxy.EventMalformed), true
+}
+
+const (
+	smallHead  = 4 << 10 // an upgrade's head that is no longer is packed: the buffer would be held as long as the relay lives
+	packedSize = 512
+	tinyHead   = 512 // so few bytes of a head wait for the rest in a small buffer
+)
+
+// room makes room for more of a head that is not complete, unless all such heads have too much already.
+func (w *work) room() bool {
+	have := w.w - w.r
+	switch {
+	case len(w.in) == bufferSize && have < tinyHead:
+		w.move(make([]byte, 2*tinyHead))
+	case w.w < len(w.in):
+	case len(w.in) < bufferSize:
+		w.move(w.d.Take())
+	default:
+		n := int64(len(w.in))
+		w.grown += n
+		if all := w.d.heads.Add(n); w.d.HeadMemory > 0 && all > w.d.HeadMemory {
+			return false
+		}
+		w.move(make([]byte, 2*n)) // http1's limits bound it: a head over them is refused
+	}
+	return true
+}
+
+func (w *work) headDone() {
+	w.d.heads.Add(-w.grown)
+	w.grown = 0
+}
+
+// move has the bytes of the head lie in b, where they are parsed anew.
+func (w *work) move(b []byte) {
+	old := w.in
+	w.w = copy(b, old[w.r:w.w])
+	w.r, w.in = 0, b
+	w.d.Give(old)
 	w.parser.Reset()
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
@@ -103,6 +104,7 @@ func (w *work) unwatch() {
 	v.mu.Unlock()
 	if stop != nil {
 		stop()
+		w.c.Hold(listener.Exchanging, 3*bufferSize)
 	}
 	if w.up != nil {
 		w.up.Deadline = time.Time{} // it may have been set to wake the owner
@@ -116,6 +118,7 @@ func (v *vigil) begin() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.over && v.stop == nil {
+		v.w.c.Hold(listener.Stalled, 3*bufferSize)
 		v.stop = v.w.c.Watch(v.w.d, v.left)
 	}
 }

@@ -155,3 +155,68 @@ func (x *wire) write(fd int) bool {
 	}
 	return true
 }
+
+// smallRead is what a relay's read from a backend with TLS begins with: crypto/tls cannot say when bytes are there.
+const smallRead = 1 << 10
+
+// pooled returns a function that waits until something can be read, without a buffer while it waits, and reads it into one of the pool.
+func (x *wire) pooled(carrier net.Conn, pool *Driver) func() ([]byte, int, error) {
+	if x.tls || x.raw == nil {
+		return secret(carrier, pool)
+	}
+	var buf []byte
+	var n int
+	var failed error
+	look := func(fd uintptr) bool {
+		buf = pool.Take()
+		for {
+			n, failed = syscall.Read(int(fd), buf)
+			switch failed {
+			case syscall.EINTR:
+				continue
+			case syscall.EAGAIN:
+				pool.Give(buf)
+				buf = nil
+				return false
+			}
+			return true
+		}
+	}
+	return func() ([]byte, int, error) {
+		buf, n, failed = nil, 0, nil
+		err := x.raw.Read(look)
+		b := buf
+		buf = nil
+		switch {
+		case err != nil:
+		case failed != nil:
+			err = os.NewSyscallError("read", failed)
+		case n == 0:
+			err = io.EOF
+		default:
+			return b, n, nil
+		}
+		if b != nil {
+			pool.Give(b)
+		}
+		return nil, 0, err
+	}
+}
+
+// secret is pooled for TLS: it waits with a small buffer, and takes a whole one as long as that was too small.
+func secret(carrier net.Conn, pool *Driver) func() ([]byte, int, error) {
+	small := make([]byte, smallRead)
+	more := false
+	return func() ([]byte, int, error) {
+		buf := small
+		if more {
+			buf = pool.Take()
+		}
+		n, err := carrier.Read(buf)
+		more = n >= smallRead
+		if n <= 0 {
+			pool.Give(buf)
+		}
+		return buf, n, err
+	}
+}

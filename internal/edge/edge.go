@@ -120,7 +120,7 @@ func New(o Options) *Edge {
 	e.calls = NewCalls(e.clusters, o.Lookup)
 	e.compiler = compile.New(o.Steps, e.clusters, policy.Env{Call: e.calls, Secret: &e.secrets, Live: compile.RunLive{}, Keys: o.Keys, Limiter: o.Limiter, Country: o.Country}, o.Recorder)
 	e.driver = &drive.Driver{Edge: e.proxy, Clusters: e.clusters, Log: o.Log, Header: headerTime, Idle: idleTime,
-		TrustedIdle: trustedIdle, WriteStall: writeStall,
+		TrustedIdle: trustedIdle, WriteStall: writeStall, HeadMemory: o.MemoryLimit / headPart,
 		BodyRate: bodyRate, BodyWindow: cmp.Or(o.BodyWindow, bodyWindow), Upgrades: o.Upgrades}
 	again := func() {
 		select {

@@ -6,14 +6,21 @@ import (
 	"runtime/metrics"
 	"time"
 
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 )
 
-// Parts of the memory limit, in percent, from which on exchanges are refused, and those that collect whole bodies ended.
+// Parts of the memory limit, in percent: from which on connections without a request are closed, down to which, from which on exchanges are
+// refused, and from which on those that collect whole bodies, wait, or are relays are ended.
 const (
+	spareAt  = 80
+	spareTo  = 75
 	refuseAt = 90
 	shedAt   = 95
 )
+
+// headPart is the part of the limit that incomplete heads may take beyond a buffer each: a tenth.
+const headPart = 10
 
 const (
 	memoryEvery  = 100 * time.Millisecond
@@ -31,6 +38,7 @@ func (e *Edge) watchMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
 	var collected time.Time
+	cut := false
 	for {
 		n := used()
 		old, now := e.proxy.Load(), load(n, e.o.MemoryLimit)
@@ -44,16 +52,38 @@ func (e *Edge) watchMemory(ctx context.Context) {
 				e.o.Log.Warn("memory is short: new requests are answered 503", append(words, "shedding", now == proxy.LoadShedding)...)
 			}
 		}
+		short := n*100 >= e.o.MemoryLimit*spareAt
 		select {
 		case <-ctx.Done():
 			return
 		case at := <-tick.C:
-			if now != proxy.LoadNormal && at.Sub(collected) >= collectEvery {
+			if short && at.Sub(collected) >= collectEvery {
 				collected = at
+				// What is used is known from a collection: one before, so that no garbage costs a connection; the next one tells what it gave.
 				runtime.GC()
+				cut = e.shed(used(), cut)
 			}
 		}
 	}
+}
+
+// shed closes connections that take memory for nothing yet, and under pressure those that take it for long, by what used bytes exceed. cut
+// says that the last look did, too: a burst is one line of the log.
+func (e *Edge) shed(used int64, cut bool) bool {
+	limit := e.o.MemoryLimit
+	if used*100 < limit*spareAt {
+		return false
+	}
+	want := used - limit/100*spareTo
+	closed, bytes := e.listeners.Shed(want, listener.Heading, listener.Waiting, listener.Handshaking)
+	if used*100 >= limit*shedAt && bytes < want {
+		n, _ := e.listeners.Shed(want-bytes, listener.Relaying, listener.Stalled)
+		closed += n
+	}
+	if closed > 0 && !cut {
+		e.o.Log.Warn("memory is short: connections are closed", "used", used, "limit", limit, "connections", closed)
+	}
+	return closed > 0
 }
 
 // load is what used bytes of limit mean.

@@ -84,20 +84,21 @@ type Certificate struct {
 
 // Client is how a listener treats its clients (ClientTrafficPolicy). Zero fields take the defaults of DefaultClient.
 type Client struct {
-	Source         Source         `json:"source"`
-	Address        string         `json:"address,omitempty"`       // "", "XForwardedFor", "ProxyProtocol", "Header"
-	AddressHeader  string         `json:"addressHeader,omitempty"` // for "Header"
-	Trusted        []netip.Prefix `json:"trusted,omitempty"`
-	EscapedSlashes string         `json:"escapedSlashes,omitempty"` // "", "Reject", "Keep"
-	EmptySegments  string         `json:"emptySegments,omitempty"`  // "", "Merge", "Keep"
-	HeaderBytes    int            `json:"headerBytes,omitempty"`
-	HeaderCount    int            `json:"headerCount,omitempty"`
-	RequestLine    int            `json:"requestLine,omitempty"`
-	HeaderTimeout  *Duration      `json:"headerTimeout,omitempty"`
-	IdleTimeout    *Duration      `json:"idleTimeout,omitempty"`
-	StreamIdle     *Duration      `json:"streamIdle,omitempty"`
-	TLSMinVersion  string         `json:"tlsMinVersion,omitempty"` // "", "1.2", "1.3"
-	HalfClose      string         `json:"halfClose,omitempty"`     // "" (HalfCloseEnd), HalfCloseEnd, HalfCloseWait
+	Source                Source         `json:"source"`
+	Address               string         `json:"address,omitempty"`       // "", "XForwardedFor", "ProxyProtocol", "Header"
+	AddressHeader         string         `json:"addressHeader,omitempty"` // for "Header"
+	Trusted               []netip.Prefix `json:"trusted,omitempty"`
+	EscapedSlashes        string         `json:"escapedSlashes,omitempty"` // "", "Reject", "Keep"
+	EmptySegments         string         `json:"emptySegments,omitempty"`  // "", "Merge", "Keep"
+	HeaderBytes           int            `json:"headerBytes,omitempty"`
+	HeaderCount           int            `json:"headerCount,omitempty"`
+	ConnectionsPerAddress int            `json:"connectionsPerAddress,omitempty"` // 0: without end
+	RequestLine           int            `json:"requestLine,omitempty"`
+	HeaderTimeout         *Duration      `json:"headerTimeout,omitempty"`
+	IdleTimeout           *Duration      `json:"idleTimeout,omitempty"`
+	StreamIdle            *Duration      `json:"streamIdle,omitempty"`
+	TLSMinVersion         string         `json:"tlsMinVersion,omitempty"` // "", "1.2", "1.3"
+	HalfClose             string         `json:"halfClose,omitempty"`     // "" (HalfCloseEnd), HalfCloseEnd, HalfCloseWait
 }
 
 // What becomes of an exchange whose client says that it sends no more: it ends, or its backend may answer for some seconds more.

@@ -52,6 +52,9 @@ type Conn struct {
 
 	peer, rawPeer netip.AddrPort
 	state         atomic.Uint32
+	since         time.Time
+	counted       netip.Addr    // in socket.from; zero: not
+	holds         atomic.Uint64 // Holding, and in the lower half how many bytes it takes
 	told          atomic.Pointer[func()]
 	readEnd       time.Time // the deadline set on the socket; zero: none
 	writeEnd      time.Time
@@ -95,7 +98,7 @@ func (parkedError) Timeout() bool   { return true }
 func (parkedError) Temporary() bool { return true }
 
 func newConn(tcp *net.TCPConn, k *socket) *Conn {
-	c := &Conn{nc: tcp, tcp: tcp, sock: k}
+	c := &Conn{nc: tcp, tcp: tcp, sock: k, since: time.Now()}
 	c.state.Store(idle)
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		c.rawPeer = unmap(a.AddrPort())
@@ -141,7 +144,7 @@ func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 func (c *Conn) Handshake() error {
 	defer func() { c.meta = nil }()
 	if !c.meta.Proxy && c.meta.TLS == nil {
-		return nil
+		return c.place()
 	}
 	low := c.low()
 	if err := low.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
@@ -152,6 +155,9 @@ func (c *Conn) Handshake() error {
 			c.count(func(n *counters) { n.proxy.Add(1) })
 			return err
 		}
+	}
+	if err := c.place(); err != nil {
+		return err
 	}
 	if c.meta.TLS != nil {
 		if c.tls == nil {
@@ -169,6 +175,18 @@ func (c *Conn) Handshake() error {
 		return err
 	}
 	return nil
+}
+
+// place counts the connection for its client's address, or resets it when that has too many.
+func (c *Conn) place() error {
+	if c.sock == nil {
+		return nil
+	}
+	err := c.sock.place(c, c.meta.PerAddress)
+	if err != nil {
+		c.Reset()
+	}
+	return err
 }
 
 // shake does the TLS handshake on a goroutine of its own, because it needs a deep stack: the connection's would keep that size for as

@@ -68,6 +68,8 @@ type Set struct {
 type counters struct {
 	open, accepted, limited, proxy atomic.Int64
 	tls                            handshakes
+	crowded                        atomic.Int64
+	shed                           [holdings]atomic.Int64
 }
 
 // Stats is what a Set counted.
@@ -75,6 +77,7 @@ type Stats struct {
 	Open              int64 // connections now
 	Accepted          int64 // since the start; the following are among them
 	Limited           int64 // closed because too many were open
+	Crowded           int64 // closed because their address had too many
 	ProxyRefused      int64 // closed because of the PROXY protocol: header missing, malformed, late or from a peer not trusted
 	HandshakeFailures int64 // TLS; Set.HandshakeFailures has them by reason
 }
@@ -107,6 +110,7 @@ func (s *Set) Stats() Stats {
 		Open:              s.stats.open.Load(),
 		Accepted:          s.stats.accepted.Load(),
 		Limited:           s.stats.limited.Load(),
+		Crowded:           s.stats.crowded.Load(),
 		ProxyRefused:      s.stats.proxy.Load(),
 		HandshakeFailures: s.stats.tls.total(),
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -30,6 +31,8 @@ type Socket struct {
 	// Proxy says that every connection begins with a PROXY protocol header and comes from one of Trusted; any other is closed.
 	Proxy   bool
 	Trusted []netip.Prefix
+	// PerAddress is how many connections a client address may have, 0: without end.
+	PerAddress int
 }
 
 // Sockets groups listeners by the binds they need. Of two that cannot share one (another group, another port as clients
@@ -72,6 +75,9 @@ func Sockets(prev []Socket, ls []*ir.Listener, stores map[string]*cert.Store, as
 				}
 				entries[b] = append(entries[b], e)
 			}
+			if l.Client != nil && l.Client.ConnectionsPerAddress > 0 && (w.PerAddress == 0 || l.Client.ConnectionsPerAddress < w.PerAddress) {
+				w.PerAddress = l.Client.ConnectionsPerAddress
+			}
 			if l.Client != nil && l.Client.Address == "ProxyProtocol" && !w.Proxy {
 				w.Proxy, w.Trusted = true, l.Client.Trusted
 			}
@@ -100,11 +106,13 @@ type socket struct {
 	mu    sync.Mutex
 	gone  bool // closed: no connection is added any more
 	conns map[*Conn]struct{}
+	from  map[netip.Addr]int // connections of an address, of those that were counted
+	told  time.Time          // when the log last said that an address has too many
 }
 
 // open binds w, at port+10000 where a port below 1024 is not permitted.
 func (s *Set) open(w *Socket) (*socket, error) {
-	k := &socket{set: s, conns: map[*Conn]struct{}{}, tls: cert.NewServer("http/1.1")}
+	k := &socket{set: s, conns: map[*Conn]struct{}{}, from: map[netip.Addr]int{}, tls: cert.NewServer("http/1.1")}
 	ln, err := listen(w.Bind)
 	if errors.Is(err, unix.EACCES) && w.Bind.Port < 1024 && w.Bind.Port != 0 {
 		b := w.Bind
@@ -195,6 +203,11 @@ func (k *socket) accept() {
 func (k *socket) serve(c *Conn) {
 	defer k.set.conns.Done()
 	defer k.remove(c)
+	defer func() {
+		if p := recover(); p != nil { // it costs this connection alone
+			k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	k.set.opt.Serve(c)
 }
 
@@ -215,6 +228,11 @@ func (k *socket) remove(c *Conn) {
 	_ = c.Close()
 	k.mu.Lock()
 	delete(k.conns, c)
+	if c.counted.IsValid() {
+		if k.from[c.counted]--; k.from[c.counted] == 0 {
+			delete(k.from, c.counted)
+		}
+	}
 	k.mu.Unlock()
 	k.set.stats.open.Add(-1)
 }
@@ -266,4 +284,29 @@ func (k *socket) abort() int {
 		_ = c.tcp.Close() // not tls.Conn.Close, which may wait to send an alert
 	}
 	return len(k.conns)
+}
+
+// errCrowded is for a connection beyond Socket.PerAddress.
+var errCrowded = errors.New("listener: the client's address has too many connections")
+
+// place counts c for its client's address. Every connection is counted, also without a limit: one may come.
+func (k *socket) place(c *Conn, most int) error {
+	a := c.peer.Addr()
+	if a.Is6() {
+		p, _ := a.WithZone("").Prefix(64) // fails only for a length over 128
+		a = p.Addr()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if most > 0 && k.from[a] >= most {
+		k.set.stats.crowded.Add(1)
+		if now := time.Now(); now.Sub(k.told) >= time.Minute {
+			k.told = now
+			k.set.opt.Log.Warn("connection closed: its address has too many", "socket", k.ln.Addr().String(), "address", a, "connectionsPerAddress", most)
+		}
+		return errCrowded
+	}
+	k.from[a]++
+	c.counted = a
+	return nil
 }

@@ -38,6 +38,7 @@ func clientOf(o *v1alpha1.ClientTrafficPolicy) (*ir.Client, []diag.Fault) {
 		c.HeaderBytes = v.size("spec.limits.headerBytes", l.HeaderBytes)
 		c.RequestLine = v.size("spec.limits.requestLineBytes", l.RequestLineBytes)
 		c.HeaderCount = v.count("spec.limits.headerCount", l.HeaderCount)
+		c.ConnectionsPerAddress = v.count("spec.limits.connectionsPerAddress", l.ConnectionsPerAddress)
 		v.count("spec.limits.streams", l.Streams)
 	}
 	if t := o.Spec.Timeouts; t != nil {
