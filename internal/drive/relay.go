@@ -173,7 +173,13 @@ func (d *direction) flow(first []byte, n *int64) error {
 		buf, k, err := d.src.read()
 		if k > 0 {
 			d.moved()
-			err := d.pass(buf[:k], n)
+			var err error
+			if d.told.Load() && !d.leaving { // while it read: what follows the frame is not sent any more
+				err = d.leave()
+			}
+			if err == nil {
+				err = d.pass(buf[:k], n)
+			}
 			d.pool.Give(buf)
 			if err != nil {
 				return err

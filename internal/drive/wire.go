@@ -161,7 +161,7 @@ const smallRead = 1 << 10
 
 // pooled returns a function that waits until something can be read, without a buffer while it waits, and reads it into one of the pool.
 func (x *wire) pooled(carrier net.Conn, pool *Driver) func() ([]byte, int, error) {
-	if x.tls || x.raw == nil {
+	if x.tls != nil || x.raw == nil {
 		return secret(carrier, pool)
 	}
 	var buf []byte
