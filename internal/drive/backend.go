@@ -295,16 +295,21 @@ func (w *work) count() {
 	}
 }
 
-// writeBackend writes to the backend, which must take something within the time for a stalled write. Its deadline too is set
+// writeBackend writes to the backend, which must take each piece within the time for a stalled write. Its deadline too is set
 // about once a second.
-func (d *Driver) writeBackend(up *upstream.Conn, p []byte) (int, error) {
-	if now := time.Now(); d.WriteStall > 0 && up.WriteDeadline.Sub(now) < d.WriteStall {
-		up.WriteDeadline = now.Add(d.WriteStall + probe)
-		if err := up.Net.SetWriteDeadline(up.WriteDeadline); err != nil {
-			return 0, err
+func (d *Driver) writeBackend(up *upstream.Conn, p []byte) (n int, err error) {
+	for {
+		if now := time.Now(); d.WriteStall > 0 && up.WriteDeadline.Sub(now) < d.WriteStall {
+			up.WriteDeadline = now.Add(d.WriteStall + probe)
+			if err := up.Net.SetWriteDeadline(up.WriteDeadline); err != nil {
+				return n, err
+			}
+		}
+		k, err := up.Net.Write(p[n:min(len(p), n+writePiece)])
+		if n += k; err != nil || n == len(p) {
+			return n, err
 		}
 	}
-	return up.Net.Write(p)
 }
 
 // upgrading requests have no body; what follows the head waits for the backend's answer.

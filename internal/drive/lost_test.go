@@ -489,3 +489,44 @@ func TestStaleDeadlineSwallowsARequest(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowReaderIsTakenForAStalledOne: who takes a large body slowly, client or backend, is not one that takes nothing.
+func TestSlowReaderIsTakenForAStalledOne(t *testing.T) {
+	const size = 24 << 20 // far more than the sockets' buffers hold
+	large := strings.Repeat("x", size)
+	slowly := func(r io.Reader) int {
+		n, p := 0, make([]byte, 256<<10)
+		for {
+			k, err := r.Read(p)
+			if n += k; err != nil {
+				return n
+			}
+			time.Sleep(40 * time.Millisecond)
+		}
+	}
+	got := make(chan int, 1)
+	b := edgetest.Backend(t, func(c net.Conn) {
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		got <- slowly(req.Body)
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, large)
+	})
+	r := one(t, b, with(policy.Handler{Body: 2 * size, ResponseBody: 2 * size}))
+	r.Edge.Driver().WriteStall = 300 * time.Millisecond // before the first connection
+	c := r.Dial()
+	go func() {
+		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", size, large)
+	}()
+	if n := <-got; n != size {
+		t.Errorf("the backend got %d bytes, want %d", n, size)
+	}
+	res, err := http.ReadResponse(c.R, &http.Request{Method: "POST"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := slowly(res.Body); n != size {
+		t.Errorf("the client got %d bytes, want %d", n, size)
+	}
+}
