@@ -24,11 +24,11 @@ func (p *process) metrics() {
 	counter("client_connections_accepted_total", "Client connections accepted.", func() float64 { return float64(l.Stats().Accepted) })
 	for reason, f := range map[string]func(listener.Stats) int64{
 		"total": func(x listener.Stats) int64 { return x.Limited }, "address": func(x listener.Stats) int64 { return x.Crowded }} {
-		r.Counter("client_connections_limited_total", "Client connections closed because too many were open, in all or of their address.",
+		r.Counter("client_connections_limited_total", "Client connections closed because too many were open: total, or address (limits.connectionsPerAddress of ClientTrafficPolicy).",
 			map[string]string{"reason": reason}, func() float64 { return float64(f(l.Stats())) })
 	}
 	for _, h := range listener.Holdings() {
-		r.Counter("client_connections_shed_total", "Client connections closed because memory was short, by what they were at.",
+		r.Counter("client_connections_shed_total", "Client connections closed because memory was short, by what they were at: handshake, idle, head (of a request, incomplete), waiting (for a backend), relay (WebSocket).",
 			map[string]string{"state": h.String()}, func() float64 { return float64(l.ShedCount(h)) })
 	}
 	for _, f := range listener.Failures() {
