@@ -19,6 +19,7 @@ import (
 // configuration becomes meanwhile does not reach it, and it keeps nothing of the one that it began under; a client's connection that is
 // told to end says so on both sides of a WebSocket.
 func (w *work) relay() bool {
+	w.unwatch()
 	w.out = http1.AppendUpgrade(w.out[:0], &w.Response)
 	// What the backend sent behind its head belongs to the new protocol, and so does what the client sent behind its own.
 	rest := w.ub[w.ur:w.uw]

@@ -372,6 +372,9 @@ func (w *work) answer() bool {
 	if err := w.toClient(); err != nil {
 		return false
 	}
+	if rest == restShort && !end { // what is read off now is no part of the exchange: it holds no place, and no time of its log line
+		w.End(time.Now())
+	}
 	switch {
 	case w.Fault.Status != 0 || end && rest != restNone || rest == restShort && !w.body.discard():
 		w.linger = true
