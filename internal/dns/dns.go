@@ -79,17 +79,22 @@ func (c *Client) Lookup(ctx context.Context, name string) (addrs []netip.Addr, t
 	}
 	absent := answer{ttl: noSOA}
 	for _, full := range conf.candidates(name) {
-		as, held, err := c.both(ctx, conf, full)
+		as, held, none, err := c.both(ctx, conf, full)
 		switch {
 		case len(as) > 0:
 			if err != nil {
 				return as, held, failure(name, err)
 			}
 			return as, held, nil
-		case err != nil: // what is not known not to exist comes before the candidates behind it
+		case err != nil && !none: // what is not known not to exist comes before the candidates behind it
 			return nil, 0, failure(name, err)
+		case err != nil && absent.err == nil: // there is no such name, says one family's answer: the search goes on
+			absent.err = err
 		}
 		absent.ttl = held
+	}
+	if absent.err != nil {
+		return nil, 0, failure(name, absent.err)
 	}
 	return nil, absent.ttl, &net.DNSError{Err: "no such host, or no address of it", Name: name, IsNotFound: true}
 }
@@ -103,11 +108,13 @@ func failure(name string, err error) error {
 type answer struct {
 	addrs []netip.Addr
 	ttl   time.Duration
+	none  bool // there is no such name, of whatever type (NXDOMAIN, RFC 8020 section 2)
 	err   error
 }
 
-// both asks for A and AAAA at once. A family that takes long does not hold up the other.
-func (c *Client) both(ctx context.Context, conf *config, name string) ([]netip.Addr, time.Duration, error) {
+// both asks for A and AAAA at once. A family that takes long does not hold up the other. none is set if the answer for A was that there is
+// no such name; that for AAAA is not believed, because servers give it for names that have only an A.
+func (c *Client) both(ctx context.Context, conf *config, name string) (addrs []netip.Addr, ttl time.Duration, none bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var got [2]chan answer
@@ -140,13 +147,14 @@ func (c *Client) both(ctx context.Context, conf *config, name string) ([]netip.A
 			a = answer{err: errTimeout}
 		}
 		as[i] = a
-		if timeout == nil && len(a.addrs) > 0 {
+		if timeout == nil && (len(a.addrs) > 0 || i == 0 && a.none) {
 			t := time.NewTimer(late)
 			defer t.Stop()
 			timeout = t.C
 		}
 	}
-	return merge(as[0], as[1])
+	addrs, ttl, err = merge(as[0], as[1])
+	return addrs, ttl, as[0].none, err
 }
 
 // merge joins the answers for the two families. Addresses hold as long as the shorter-lived of them; that there are none as long as

@@ -74,6 +74,9 @@ func (s *server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m.SetReply(q)
 	m.RecursionAvailable = true
 	code, set := s.rcode[name]
+	if !set {
+		code, set = s.rcode[name+" "+kind]
+	}
 	switch {
 	case s.noEDNS && q.IsEdns0() != nil:
 		m.SetRcodeFormatError(q)
@@ -274,6 +277,36 @@ func TestSearch(t *testing.T) {
 }
 
 // TestServers: one that does not answer costs its time once, and is asked last from then on; one that fails is passed over.
+// A server that does not answer for AAAA, or with SERVFAIL, ends no search at a name that does not exist, nor does the name count as absent.
+func TestSearchGoesOnWhereThereIsNoName(t *testing.T) {
+	s, port := serve(t, "127.0.0.1", 0)
+	s.set(t, "api.vendor. A", "api.vendor. 60 A 192.0.2.1")
+	s.set(t, "api.vendor. AAAA", "api.vendor. 60 AAAA 2001:db8::1")
+	s.change(func() {
+		for _, n := range []string{"api.vendor", "gone.vendor"} {
+			s.silent[n+".a.test. AAAA"] = true
+			s.rcode[n+".b.test. AAAA"] = dns.RcodeServerFailure
+		}
+		s.rcode["six.vendor.a.test. A"], s.rcode["six.vendor.a.test. AAAA"] = dns.RcodeServerFailure, dns.RcodeNameError
+	})
+	c := client(t, port, "nameserver 127.0.0.1\nsearch a.test b.test\noptions ndots:5 timeout:2 attempts:2\n", "")
+	began := time.Now()
+	as, _, err := c.Lookup(t.Context(), "api.vendor")
+	if diff := cmp.Diff([]string{"192.0.2.1", "2001:db8::1"}, strs(as)); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if took := time.Since(began); took > 1500*time.Millisecond {
+		t.Errorf("took %v", took)
+	}
+	if _, _, err := c.Lookup(t.Context(), "gone.vendor"); outcome(err) == "absent" {
+		t.Error("a name is said to be absent though one family was never answered:", err)
+	}
+	s.questions()
+	if _, _, err := c.Lookup(t.Context(), "six.vendor"); outcome(err) != "failed" || slices.ContainsFunc(s.questions(), func(q string) bool { return strings.Contains(q, "b.test") }) {
+		t.Error("the search went on where A failed:", err)
+	}
+}
+
 func TestServers(t *testing.T) {
 	first, port := serve(t, "127.0.0.1", 0)
 	second, _ := serve(t, "127.0.0.2", int(port))

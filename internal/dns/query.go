@@ -232,7 +232,7 @@ func read(msg []byte, id uint16, q dnsmessage.Question) (a answer, truncated, ok
 	if !said && h.RCode == dnsmessage.RCodeSuccess && !h.Authoritative && !h.RecursionAvailable {
 		return answer{err: errLame}, false, true
 	}
-	return answer{ttl: ttl}, false, true
+	return answer{ttl: ttl, none: h.RCode == dnsmessage.RCodeNameError}, false, true
 }
 
 // addresses reads the answer section: the addresses, and the least TTL on the way to them, aliases included.
