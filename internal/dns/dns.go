@@ -113,7 +113,7 @@ type answer struct {
 }
 
 // both asks for A and AAAA at once. A family that takes long does not hold up the other. none is set if the answer for A was that there is
-// no such name; that for AAAA is not believed, because servers give it for names that have only an A.
+// no such name, or that the servers do not serve its domain; that for AAAA is not believed, because servers give it for names that have only an A.
 func (c *Client) both(ctx context.Context, conf *config, name string) (addrs []netip.Addr, ttl time.Duration, none bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -154,7 +154,7 @@ func (c *Client) both(ctx context.Context, conf *config, name string) (addrs []n
 		}
 	}
 	addrs, ttl, err = merge(as[0], as[1])
-	return addrs, ttl, as[0].none, err
+	return addrs, ttl, as[0].none || errors.Is(as[0].err, errRefused), err
 }
 
 // merge joins the answers for the two families. Addresses hold as long as the shorter-lived of them; that there are none as long as

@@ -276,7 +276,6 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestServers: one that does not answer costs its time once, and is asked last from then on; one that fails is passed over.
 // A server that does not answer for AAAA, or with SERVFAIL, ends no search at a name that does not exist, nor does the name count as absent.
 func TestSearchGoesOnWhereThereIsNoName(t *testing.T) {
 	s, port := serve(t, "127.0.0.1", 0)
@@ -307,6 +306,25 @@ func TestSearchGoesOnWhereThereIsNoName(t *testing.T) {
 	}
 }
 
+// A domain of the search list that the servers refuse to serve keeps no name behind it from being found.
+func TestSearchGoesOnBehindARefusedDomain(t *testing.T) {
+	s, port := serve(t, "127.0.0.1", 0)
+	s.set(t, "api.vendor. A", "api.vendor. 60 A 192.0.2.1")
+	s.change(func() {
+		for _, n := range []string{"api.vendor.corp.test.", "gone.vendor.corp.test."} {
+			s.rcode[n] = dns.RcodeRefused
+		}
+	})
+	c := client(t, port, "nameserver 127.0.0.1\nsearch corp.test\noptions ndots:5 timeout:2\n", "")
+	if as, _, err := c.Lookup(t.Context(), "api.vendor"); err != nil || strings.Join(strs(as), " ") != "192.0.2.1" {
+		t.Errorf("got %v, %v; want 192.0.2.1", as, err)
+	}
+	if _, _, err := c.Lookup(t.Context(), "gone.vendor"); outcome(err) != "failed" {
+		t.Errorf("a name of which a part was refused is said to be absent: %v", err)
+	}
+}
+
+// TestServers: one that does not answer costs its time once, and is asked last from then on; one that fails is passed over.
 func TestServers(t *testing.T) {
 	first, port := serve(t, "127.0.0.1", 0)
 	second, _ := serve(t, "127.0.0.2", int(port))

@@ -20,6 +20,7 @@ const payload = 1232
 
 var (
 	errTimeout = errors.New("no answer in time")
+	errRefused = errors.New("answered Refused") // the servers do not serve the domain
 	errEDNS    = errors.New("the server does not know EDNS")
 	errLame    = errors.New("the server is not one for this name, and asks no other")
 )
@@ -215,6 +216,8 @@ func read(msg []byte, id uint16, q dnsmessage.Question) (a answer, truncated, ok
 		return a, false, false
 	case h.Truncated:
 		return answer{err: errors.New("the answer is cut off")}, true, true
+	case h.RCode == dnsmessage.RCodeRefused:
+		return answer{err: errRefused}, false, true
 	case h.RCode != dnsmessage.RCodeSuccess && h.RCode != dnsmessage.RCodeNameError:
 		return answer{err: fmt.Errorf("answered %s", strings.TrimPrefix(h.RCode.String(), "RCode"))}, false, true
 	}
