@@ -138,6 +138,10 @@ func (w *work) left(now, began time.Time) bool {
 	if w.vigil == nil && now.Sub(began) >= patience {
 		w.watch()
 	}
+	if w.vigil == nil && w.pump.running { // one that waits for the backend to take something notices nothing
+		closed, half := w.c.Gone()
+		return closed || half && !w.limits.waitHalf
+	}
 	return w.clientGone()
 }
 
@@ -148,11 +152,8 @@ func (w *work) tryOver(now time.Time) bool { return !w.over.IsZero() && !now.Bef
 // client. That last one is coarse, so that a busy connection seldom sets a deadline.
 func (w *work) setDeadline(now, sent time.Time, first time.Duration) {
 	least, most := patience, 2*patience
-	switch {
-	case w.vigil != nil:
+	if w.vigil != nil {
 		least, most = longWait/2, longWait
-	case w.pump.running && !w.pump.over():
-		least, most = probe, 2*probe
 	}
 	at := now.Add(most)
 	exact := false
