@@ -123,7 +123,7 @@ func (c *Client) both(ctx context.Context, conf *config, name string) (addrs []n
 		go func() {
 			defer func() {
 				if v := recover(); v != nil {
-					got[i] <- answer{err: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}
+					got[i] <- panicked(v)
 				}
 			}()
 			got[i] <- c.ask(ctx, conf, name, t)
@@ -156,6 +156,9 @@ func (c *Client) both(ctx context.Context, conf *config, name string) (addrs []n
 	addrs, ttl, err = merge(as[0], as[1])
 	return addrs, ttl, as[0].none || errors.Is(as[0].err, errRefused), err
 }
+
+// panicked is a panic as an answer: it costs one lookup.
+func panicked(v any) answer { return answer{err: fmt.Errorf("panic: %v\n%s", v, debug.Stack())} }
 
 // merge joins the answers for the two families. Addresses hold as long as the shorter-lived of them; that there are none as long as
 // both say so.

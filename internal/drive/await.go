@@ -77,6 +77,7 @@ func (w *work) growBackend() bool {
 func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, bool) {
 	now, began := sent, sent
 	for {
+		sent = w.sentAt(sent)
 		w.setDeadline(now, sent, first)
 		if a, ended := w.bodyEnded(); ended {
 			return a, true
@@ -101,10 +102,18 @@ func (w *work) fillBackend(sent time.Time, first time.Duration) (proxy.Action, b
 		if w.pump.running && !w.pump.over() && !w.expects.Load() {
 			sent = now // the time for the first byte begins when the request is sent, or when the backend is to ask for it
 		}
-		if a, ended := w.waited(now, sent, first, began); ended {
+		if a, ended := w.waited(now, w.sentAt(sent), first, began); ended {
 			return a, true
 		}
 	}
+}
+
+// sentAt is when the request was sent, where its body ended later than at a time.
+func (w *work) sentAt(t time.Time) time.Time {
+	if p := &w.pump; p.running && p.over() && p.at.After(t) {
+		return p.at
+	}
+	return t
 }
 
 // bodyEnded looks whether the request's body has come to a bad end.
@@ -135,12 +144,12 @@ func (w *work) waited(now, sent time.Time, first time.Duration, began time.Time)
 
 // left reports whether the client has left, and has it watched if the exchange has waited for some time.
 func (w *work) left(now, began time.Time) bool {
-	if w.vigil == nil && now.Sub(began) >= patience {
-		w.watch()
-	}
-	if w.vigil == nil && w.pump.running { // one that waits for the backend to take something notices nothing
+	switch {
+	case w.pump.running && !w.pump.over(): // it notices while it reads, but not while the backend takes nothing
 		closed, half := w.c.Gone()
 		return closed || half && !w.limits.waitHalf
+	case w.vigil == nil && now.Sub(began) >= patience:
+		w.watch()
 	}
 	return w.clientGone()
 }

@@ -351,25 +351,37 @@ func (w *work) retry() proxy.Action {
 	if w.up != nil {
 		w.discard()
 	}
-	if w.Backoff > 0 {
-		end := time.Now().Add(w.Backoff)
-		if !w.Expires.IsZero() && w.Expires.Before(end) {
-			end = w.Expires
-		}
-		ctx, cancel := context.WithDeadline(context.Background(), end)
-		calm := w.watchSoon(cancel)
-		<-ctx.Done()
-		gone := calm()
-		cancel()
-		if gone {
-			return w.step(proxy.EventClientGone)
-		}
+	if w.Backoff > 0 && w.pause(w.Backoff) {
+		return w.step(proxy.EventClientGone)
 	}
 	if w.expired() {
 		return w.step(proxy.EventExpired)
 	}
 	w.from = time.Now() // the times of a try are its own, also on a kept connection
 	return w.step(proxy.EventRetry)
+}
+
+// pause waits for the time between two attempts, or for the end of the exchange's, and reports whether the client has left meanwhile.
+func (w *work) pause(d time.Duration) (gone bool) {
+	end := time.Now().Add(d)
+	if !w.Expires.IsZero() && w.Expires.Before(end) {
+		end = w.Expires
+	}
+	for w.pumping() { // it is held, and so does not notice either
+		left := time.Until(end)
+		if left <= 0 {
+			return false
+		}
+		time.Sleep(min(left, patience))
+		if closed, half := w.c.Gone(); closed || half && !w.limits.waitHalf {
+			return true
+		}
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), end)
+	defer cancel()
+	calm := w.watchSoon(cancel)
+	<-ctx.Done()
+	return calm()
 }
 
 // discard lets go of a response that is not passed on.

@@ -79,7 +79,8 @@ type pump struct {
 	broken bool           // by stop: nothing passes any more
 
 	// The rest is the pump's until ended is set.
-	finished bool // the whole body was sent
+	finished bool      // the whole body was sent
+	at       time.Time // when nothing more passed
 	client   error
 	refused  bool // by a step
 	out, raw []byte
@@ -150,6 +151,7 @@ func (p *pump) run(w *work, framing http1.Framing, sees bool) {
 // end has the one who waits for the response learn that nothing more will pass. The flag comes first: whoever sets a deadline after
 // the one set here looks at it before it waits.
 func (p *pump) end() {
+	p.at = time.Now()
 	p.ended.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()

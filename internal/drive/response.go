@@ -329,9 +329,15 @@ func (w *work) appendResponseBody(p []byte, framing http1.Framing, last bool) {
 
 // lastWrite ends the response and settles both connections.
 func (w *work) lastWrite(end bool) bool {
-	w.settle()
+	early := w.pump.running && !w.pump.over() // its last write may be stuck: the answer does not wait for that
+	if !early {
+		w.settle()
+	}
 	if err := w.toClient(); err != nil {
 		return w.lost()
+	}
+	if early {
+		w.settle()
 	}
 	if w.Close && !end || !w.body.skip() || w.upgrading() { // something of the request, or behind it, was not read
 		w.linger = true

@@ -190,9 +190,14 @@ func (w *work) recover(again *bool) {
 	w.spoiled.Store(true)
 	w.Reason, w.Detail = "internal_error", "the exchange panicked"
 	w.d.Log.Error("exchange panicked", "peer", w.c.Peer(), "panic", p, "stack", string(debug.Stack()))
-	if !w.begun {
-		w.Response.Status = 500
-		w.out = append(w.out[:0], "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"...)
+	if w.begun { // what was written must not look whole
+		w.c.Reset()
+	} else {
+		w.Panicked()
+		w.appendHead(http1.Length, true)
+		if string(w.Request.Method) != "HEAD" {
+			w.out = append(w.out, w.Response.Body...)
+		}
 		_ = w.toClient() // who is gone misses nothing
 		w.linger = true
 	}
@@ -244,6 +249,10 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 			continue
 		case n > 0:
 			w.r += n
+			if waited { // the backend's time does not begin while the client still sends its head
+				w.from = time.Now()
+				w.Now = w.from
+			}
 			w.head = h
 			w.expects.Store(w.Request.Continue)
 			if !w.c.Hold(listener.Exchanging, 3*bufferSize) {

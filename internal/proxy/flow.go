@@ -99,6 +99,7 @@ type Flow struct {
 	at        int      // the next step of the stage
 	ran       int      // steps of the route, then of the backend, whose Request hook ran or was passed
 	replays   int
+	answered  bool // the endpoint of this attempt was judged by the head of its response
 	retries   int
 	session   session
 	entered   *upstream.Cluster // that counts this exchange
@@ -151,7 +152,7 @@ func (f *Flow) Begin(e *Edge, c *ConnInfo, now time.Time) bool {
 	f.Sent, f.Reused, f.Kept, f.Timeout, f.Refused, f.Full, f.Fresh = false, false, true, false, false, false, false
 	f.Resume, f.Verdict = nil, policy.Verdict{}
 	f.Endpoint, f.To, f.Matched, f.backend, f.entered = nil, nil, nil, nil, nil
-	f.Close, f.ended, f.canonical = false, false, false
+	f.Close, f.ended, f.canonical, f.answered = false, false, false, false
 	f.listener, f.identity = nil, nil
 	f.stage, f.at, f.ran, f.replays, f.retries, f.Limit = stageRoute, 0, 0, 0, 0, 0
 	f.session, f.Backoff, f.Now, f.Expires = session{}, 0, now, time.Time{}
@@ -442,6 +443,13 @@ func (f *Flow) ResponseData(p []byte, end bool) (out []byte, ok bool) {
 		}
 	}
 	return p, true
+}
+
+// Panicked makes the response of an exchange in which something panicked, without asking any step.
+func (f *Flow) Panicked() {
+	f.Close = true
+	f.compose(policy.Verdict{Status: 500, Reason: "internal_error"})
+	f.setDate()
 }
 
 // Refuse ends an exchange whose request body a step refused.

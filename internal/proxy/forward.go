@@ -186,7 +186,7 @@ func (f *Flow) again() Action {
 	f.Response.Header.Reset()
 	f.Response.Trailer.Reset()
 	f.Response.Status, f.Response.Buffered = 0, false
-	f.Fresh = false
+	f.Fresh, f.answered = false, false
 	return f.pick(f.Endpoint)
 }
 
@@ -224,7 +224,7 @@ func (f *Flow) backendFailed() Action {
 		}
 		return ActionConnect
 	}
-	if !left && !f.Reused {
+	if !left && !f.Reused && !f.answered {
 		f.Endpoint.Failed(f.Now)
 	}
 	f.Detail = f.Problem
@@ -236,7 +236,9 @@ func (f *Flow) backendFailed() Action {
 
 // timedOut: the backend took too long for its head.
 func (f *Flow) timedOut() Action {
-	f.Endpoint.Failed(f.Now)
+	if !f.answered {
+		f.Endpoint.Failed(f.Now)
+	}
 	f.Detail = "no response head in time"
 	if r := f.retryRule(); slices.Contains(r.Conditions, ir.FirstByte) && f.mayRetry(r, true) {
 		return ActionRetry
@@ -246,6 +248,7 @@ func (f *Flow) timedOut() Action {
 
 // backendHead: the backend answered. Unless the answer is one to try again on, the steps see the head, then it goes to the client.
 func (f *Flow) backendHead() Action {
+	f.answered = true
 	f.Endpoint.Answered(f.Response.Status, f.Now)
 	if f.Response.Status == 101 && !exchange.EqualFold(f.Response.Header.Get("Upgrade"), string(f.Request.Upgrade)) {
 		return f.refuse(502, "backend_failed", "it changed to a protocol that the client did not ask for") // RFC 9110 section 7.8
