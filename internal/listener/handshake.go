@@ -105,6 +105,10 @@ func failureOf(err error) Failure {
 		return Protocol
 	case errors.As(err, &op) && op.Op == "remote error":
 		return ClientAlert
+	case errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: bad record MAC":
+		// OpenSSL's clients send the alert that they do not trust a certificate in clear text also with TLS 1.3, where crypto/tls has
+		// begun to decrypt.
+		return ClientAlert
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return Closed
 	case strings.HasPrefix(err.Error(), "tls: "), errors.As(err, &op) && op.Op == "local error":

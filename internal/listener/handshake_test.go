@@ -35,6 +35,24 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
+// plainAlert sends what follows the ClientHello as OpenSSL's clients do that refuse a certificate: an alert in clear text.
+type plainAlert struct {
+	net.Conn
+	hello bool
+}
+
+func (p *plainAlert) Write(b []byte) (int, error) {
+	if !p.hello {
+		p.hello = true
+		return p.Conn.Write(b)
+	}
+	const unknownCA = "\x15\x03\x03\x00\x02\x02\x30"
+	if _, err := io.WriteString(p.Conn, unknownCA); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // C1: a refused handshake is seen: counted by reason, and logged, but not each of many.
 func TestRefusedHandshakesAreCountedAndOneIsLogged(t *testing.T) {
 	log := &lines{}
@@ -61,6 +79,9 @@ func TestRefusedHandshakesAreCountedAndOneIsLogged(t *testing.T) {
 		{"old TLS", shake(&tls.Config{ServerName: "shop.example", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), Protocol},
 		{"clear text", func(c net.Conn) { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n") }, Protocol},
 		{"a client that does not trust it", shake(&tls.Config{ServerName: "shop.example"}), ClientAlert},
+		{"an OpenSSL client that does not trust it", func(c net.Conn) {
+			_ = tls.Client(&plainAlert{Conn: c}, &tls.Config{ServerName: "shop.example"}).Handshake()
+		}, ClientAlert},
 		{"a client that goes", func(c net.Conn) { _ = c.Close() }, Closed},
 	} {
 		nc, err := net.Dial("tcp", addr)
@@ -79,8 +100,8 @@ func TestRefusedHandshakesAreCountedAndOneIsLogged(t *testing.T) {
 		}
 		nc.Close()
 	}
-	if got := s.Stats().HandshakeFailures; got != 8 {
-		t.Errorf("failures in all = %d, want 8", got)
+	if got := s.Stats().HandshakeFailures; got != 9 {
+		t.Errorf("failures in all = %d, want 9", got)
 	}
 	got := log.String()
 	if n := strings.Count(got, "TLS handshake refused"); n != 1 || !strings.Contains(got, `nobody.example\\n`) || strings.Contains(got, strings.Repeat("a", 200)) {
