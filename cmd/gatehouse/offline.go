@@ -175,7 +175,8 @@ func (f *offline) finish(ctx context.Context, o translate.Options, faults []diag
 		resolver.Apply(lookups, c, f.result.Endpoints[k.Key])
 	}
 	resolver.Wait(ctx, 2*time.Second)
-	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners))
+	f.faults = slices.Concat(faults, f.result.Report.Faults(), compiled, certificateFaults(&f.result), bindFaults(f.result.Config.Listeners),
+		edge.NameFaults(f.result.Config.Clusters, resolver.Problems()))
 }
 
 // certificateFaults are what is wrong with the certificates that listeners name, and with those for backends.

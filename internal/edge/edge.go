@@ -280,12 +280,19 @@ func same(a, b []ir.Endpoint) bool {
 }
 
 // nameFaults are the names of backends that have no address now.
-func (e *Edge) nameFaults() (out []diag.Fault) {
-	problems := e.resolver.Problems()
-	if len(problems) == 0 || e.seen.Config == nil {
+func (e *Edge) nameFaults() []diag.Fault {
+	if e.seen.Config == nil {
 		return nil
 	}
-	for _, c := range e.seen.Config.Clusters {
+	return NameFaults(e.seen.Config.Clusters, e.resolver.Problems())
+}
+
+// NameFaults are warnings of the names without an address that a resolver told of.
+func NameFaults(clusters []*ir.Cluster, problems map[string][]string) (out []diag.Fault) {
+	if len(problems) == 0 {
+		return nil
+	}
+	for _, c := range clusters {
 		for _, p := range problems[c.Key] {
 			out = append(out, diag.Fault{Object: diag.Ref{Kind: c.Source.Kind, Namespace: c.Source.Namespace, Name: c.Source.Name},
 				Path: c.Source.Field, Message: p, Hint: "write a name that DNS knows, or an address", Reason: "NameNotResolved", Severity: diag.Warning})
