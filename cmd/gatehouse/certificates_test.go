@@ -70,7 +70,7 @@ func TestCheckTellsOfCertificates(t *testing.T) {
 			t.Errorf("exit code %d, want %d; %s(-want +got)\n%s", got, code, stderr.String(), d)
 		}
 	}
-	const nobody = "it has no subject alternative name (common name cn.example.com): clients that verify names refuse it"
+	const nobody = "it has no subject alternative name, only the common name cn.example.com, which browsers and many other clients do not read"
 	const warnings = `all.yaml:7: warning: Gateway shop/g: spec.listeners[0].tls.certificateRefs[0]: the certificate names no host (` + nobody + `)
 all.yaml:8: warning: Gateway shop/g: spec.listeners[1].tls.certificateRefs[0]: the certificate does not name san.example.com, the hostname of the listener (it names other.test: clients that verify names refuse it)
 all.yaml:15: warning: Ingress shop/web: spec.tls[0]: the certificate does not name cn.example.com (` + nobody + `)

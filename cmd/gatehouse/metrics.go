@@ -32,7 +32,7 @@ func (p *process) metrics() {
 			map[string]string{"state": h.String()}, func() float64 { return float64(l.ShedCount(h)) })
 	}
 	for _, f := range listener.Failures() {
-		r.Counter("tls_handshake_failures_total", "TLS handshakes with clients that failed, by reason.", map[string]string{"reason": f.String()},
+		r.Counter("tls_handshake_failures_total", "TLS handshakes with clients that failed, by reason: unrecognized_name (no certificate for the server name), protocol (no TLS, or no version or cipher in common), client_alert (the client refused, say because it does not trust the certificate), timeout, closed (by the client, without a word), other.", map[string]string{"reason": f.String()},
 			func() float64 { return float64(l.HandshakeFailures(f)) })
 	}
 	counter("proxy_protocol_refused_total", "Client connections closed because of the PROXY protocol.", func() float64 { return float64(l.Stats().ProxyRefused) })

@@ -29,7 +29,7 @@ func hint(leaf *x509.Certificate) string {
 	case len(found) == 0 && leaf.Subject.CommonName == "":
 		return "it has no subject alternative name" + then
 	case len(found) == 0:
-		return fmt.Sprintf("it has no subject alternative name (common name %s)", leaf.Subject.CommonName) + then
+		return fmt.Sprintf("it has no subject alternative name, only the common name %s, which browsers and many other clients do not read", leaf.Subject.CommonName)
 	}
 	return "it names " + list(found) + then
 }

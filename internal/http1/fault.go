@@ -70,7 +70,7 @@ var requestFaults = [codes]*Fault{
 	codeHeaderBytes:   {431, "header_too_large", "the header section is larger than the limit"},
 	codeHeaderCount:   {431, "too_many_fields", "the header section has more field lines than the limit"},
 	codeNoHost:        {400, "missing_host", "an HTTP/1.1 request has no Host"},
-	codeHost:          {400, "bad_host", "the host is no name, IPv4 address or bracketed IPv6 address with an optional port"},
+	codeHost:          {400, "bad_host", "the host is no name, IPv4 address or bracketed IPv6 address, with no port or one from 1 to 65535"},
 	codeHosts:         {400, "bad_host", "there are several Host fields"},
 	codeHostMismatch:  {400, "host_mismatch", "the target's authority differs from Host"},
 	codeConnection:    {400, "bad_connection", "Connection is not a list of at most 64 tokens"},

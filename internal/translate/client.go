@@ -123,7 +123,7 @@ func (v verdict) count(path string, n *int32) int {
 		return 0
 	}
 	if *n <= 0 {
-		v.fault(path, invalid, "", "%d is not a positive number", *n)
+		v.fault(path, invalid, "write 1 or more, or leave it out", "%d is not a positive number", *n)
 		return 0
 	}
 	return int(*n)
