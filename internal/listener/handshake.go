@@ -3,7 +3,6 @@ package listener
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -84,15 +83,15 @@ func (c *Conn) shakeFailed(err error) {
 		return
 	}
 	s.opt.Log.Info("TLS handshake refused: no certificate for the server name",
-		"name", quoted(c.refusedName), "port", c.Port, "peer", c.peer.Addr(), "unlogged", h.unsaid.Swap(0))
+		"name", shortened(c.refusedName), "port", c.Port, "peer", c.peer.Addr(), "more_not_logged", h.unsaid.Swap(0))
 }
 
-// quoted is a name from a client, made harmless and short.
-func quoted(name string) string {
+// shortened is a name from a client made short; the log escapes what is not printable.
+func shortened(name string) string {
 	if len(name) > sayBytes {
-		return fmt.Sprintf("%+q...", name[:sayBytes])
+		return name[:sayBytes] + "..."
 	}
-	return fmt.Sprintf("%+q", name)
+	return name
 }
 
 func failureOf(err error) Failure {

@@ -104,7 +104,7 @@ func TestRefusedHandshakesAreCountedAndOneIsLogged(t *testing.T) {
 		t.Errorf("failures in all = %d, want 9", got)
 	}
 	got := log.String()
-	if n := strings.Count(got, "TLS handshake refused"); n != 1 || !strings.Contains(got, `nobody.example\\n`) || strings.Contains(got, strings.Repeat("a", 200)) {
+	if n := strings.Count(got, "TLS handshake refused"); n != 1 || !strings.Contains(got, `nobody.example\n`) || strings.Contains(got, strings.Repeat("a", 200)) {
 		t.Errorf("log has %d lines about refused names, want one, quoted and cut:\n%s", n, got)
 	}
 	if got := failureOf(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}); got != Timeout {
