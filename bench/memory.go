@@ -146,6 +146,11 @@ func (b *bench) attacked(ctx context.Context, a attack) (s memorySample, err err
 		return s, err
 	}
 	s.after = last.RSS
+	if b.profile != "" {
+		b.saveProfile(ctx, "heap?gc=1", fmt.Sprintf("memory-%d.pprof", a.n))
+		b.saveProfile(ctx, "heap?gc=1&debug=1", fmt.Sprintf("memory-%d.txt", a.n))
+		b.saveProfile(ctx, "goroutine?debug=1", fmt.Sprintf("memory-%d-goroutines.txt", a.n))
+	}
 	s.peak, err = p.Peak()
 	for _, c := range conns {
 		if stays(c) {
