@@ -44,10 +44,14 @@ type Driver struct {
 	works   sync.Pool // *work
 	buffers sync.Pool // *[bufferSize]byte
 	heads   atomic.Int64
+	tight   atomic.Bool
 	shards  atomic.Uint32
 	mirrors atomic.Int64 // that are on their way
 	stats   Stats
 }
+
+// Tighten says whether memory is short: then no incomplete head gets more than a buffer.
+func (d *Driver) Tighten(short bool) { d.tight.Store(short) }
 
 // Stats are counts for metrics.
 type Stats struct {

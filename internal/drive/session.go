@@ -3,6 +3,7 @@ package drive
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -156,7 +157,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		case proxy.ActionWait:
 			act = w.wait()
 		case proxy.ActionBuffer:
-			act = w.bufferRequest()
+			act = w.collect(w.Request.ContentLength, w.bufferRequest)
 		case proxy.ActionConnect:
 			act = w.connect()
 		case proxy.ActionSend:
@@ -164,7 +165,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		case proxy.ActionRetry:
 			act = w.retry()
 		case proxy.ActionHold:
-			act = w.hold()
+			act = w.collect(w.Response.ContentLength, w.hold)
 		case proxy.ActionRespond:
 			return w.respond()
 		case proxy.ActionAnswer:
@@ -201,6 +202,24 @@ func (w *work) recover(again *bool) {
 		_ = w.toClient() // who is gone misses nothing
 		w.linger = true
 	}
+}
+
+// collect is do, while the connection counts as one that collects a body of a length, which may be unknown.
+func (w *work) collect(length int64, do func() proxy.Action) proxy.Action {
+	if length < 0 || length > w.Limit {
+		length = w.Limit
+	}
+	w.c.Hold(listener.Collecting, int(min(3*bufferSize+length, math.MaxInt32)))
+	defer w.c.Hold(listener.Exchanging, 3*bufferSize)
+	return do()
+}
+
+// Step is Flow.Step. A client whose connection is shed has not left: it can be told.
+func (w *work) Step(e proxy.Event) proxy.Action {
+	if e == proxy.EventClientGone && w.c.Shed() {
+		e = proxy.EventOverloaded
+	}
+	return w.Flow.Step(e)
 }
 
 // why has the log say so when the connection was shed.
@@ -320,7 +339,7 @@ func (w *work) room() bool {
 	default:
 		n := int64(len(w.in))
 		w.grown += n
-		if all := w.d.heads.Add(n); w.d.HeadMemory > 0 && all > w.d.HeadMemory {
+		if all := w.d.heads.Add(n); w.d.tight.Load() || w.d.HeadMemory > 0 && all > w.d.HeadMemory {
 			return false
 		}
 		w.move(make([]byte, 2*n)) // http1's limits bound it: a head over them is refused

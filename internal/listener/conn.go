@@ -439,6 +439,7 @@ func (c *Conn) Linger() { c.linger(lingerTime, lingerIdle) }
 
 func (c *Conn) linger(most, idle time.Duration) {
 	defer func() { _ = c.Close() }()
+	c.Hold(Lingering, 0)
 	low := c.low()
 	end := time.Now().Add(most)
 	_ = low.SetDeadline(time.Now().Add(idle))
