@@ -60,13 +60,20 @@ func (s *session) refresh() {
 	}
 }
 
-// Serve carries the exchanges of one client connection until it ends, and closes it.
+// Serve carries the exchanges of one client connection until it ends, and closes it, or becomes a relay.
 func (d *Driver) Serve(c *listener.Conn) {
-	defer c.Close()
+	if r := d.serve(c); r != nil {
+		c.Continue(r.run)
+		return
+	}
+	_ = c.Close()
+}
+
+func (d *Driver) serve(c *listener.Conn) (becomes *relay) {
 	defer d.recover(c)
 	if err := c.Handshake(); err != nil {
 		d.Log.Debug("handshake failed", "peer", c.Peer(), "err", err)
-		return
+		return nil
 	}
 	d.stats.ClientConns.Add(1)
 	defer d.stats.ClientConns.Add(-1)
@@ -82,11 +89,11 @@ func (d *Driver) Serve(c *listener.Conn) {
 		s.refresh()
 		if s.w == nil {
 			if !c.Hold(listener.Waiting, 0) || !c.Idle(time.Now(), s.limits.idle) {
-				return
+				return nil
 			}
 			buf, n, err := c.ReadPooled(d)
 			if err != nil {
-				return
+				return nil
 			}
 			s.w = d.work()
 			s.w.c, s.w.in, s.w.w = c, buf, n
@@ -94,12 +101,12 @@ func (d *Driver) Serve(c *listener.Conn) {
 		}
 		s.w.limits = &s.limits
 		if !s.w.exchange(&s.info) {
-			linger := s.w.linger
+			linger, r := s.w.linger, s.w.relays
 			d.free(s.w)
 			if linger { // without what an exchange needs
 				c.Linger()
 			}
-			return
+			return r
 		}
 		if s.w.r == s.w.w {
 			d.free(s.w)
@@ -232,7 +239,11 @@ func (w *work) why() {
 // finish gives back what the exchange held. It runs last, whatever happened, and all of it whatever happens on the way.
 func (w *work) finish() {
 	defer w.clear()
-	defer func() { w.End(time.Now()) }()
+	defer func() {
+		if w.relays == nil {
+			w.End(time.Now())
+		}
+	}()
 	w.stop()
 }
 

@@ -56,6 +56,7 @@ type Conn struct {
 	counted       netip.Addr    // in socket.from; zero: not
 	holds         atomic.Uint64 // Holding, and in the lower half how many bytes it takes
 	told          atomic.Pointer[func()]
+	next          func()    // see Continue
 	readEnd       time.Time // the deadline set on the socket; zero: none
 	writeEnd      time.Time
 
@@ -430,6 +431,16 @@ func (c *Conn) CloseWrite() error {
 		return h.CloseWrite()
 	}
 	return nil
+}
+
+// Continue has f go on with the connection when Serve returns, in a goroutine of its own: one with a stack that is as small as f needs. On a
+// connection made by Wrap f has run when it returns.
+func (c *Conn) Continue(f func()) {
+	if c.sock == nil {
+		f()
+		return
+	}
+	c.next = f
 }
 
 // Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes what still comes

@@ -201,14 +201,30 @@ func (k *socket) accept() {
 }
 
 func (k *socket) serve(c *Conn) {
-	defer k.set.conns.Done()
-	defer k.remove(c)
+	k.run(c, func() { k.set.opt.Serve(c) })
+}
+
+// run has f serve the connection, and then what Continue gave.
+func (k *socket) run(c *Conn, f func()) {
+	defer k.ended(c)
 	defer func() {
 		if p := recover(); p != nil { // it costs this connection alone
+			c.next = nil
 			k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	k.set.opt.Serve(c)
+	f()
+}
+
+// ended follows each function that served a connection.
+func (k *socket) ended(c *Conn) {
+	if f := c.next; f != nil {
+		c.next = nil
+		go k.run(c, f)
+		return
+	}
+	k.remove(c)
+	k.set.conns.Done()
 }
 
 func (k *socket) add(c *Conn) bool {
