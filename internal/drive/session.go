@@ -152,13 +152,13 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		return false
 	}
 	defer w.finish()
-	defer w.why()
 	defer w.recover(&again)
 	w.from = now
-	act, ok := w.readHead(now)
+	event, ok := w.readHead(now)
 	if !ok {
 		return false
 	}
+	act := w.Step(event) // not in readHead, whose frame would be in the way of a small stack
 	for {
 		switch act {
 		case proxy.ActionWait:
@@ -229,16 +229,12 @@ func (w *work) Step(e proxy.Event) proxy.Action {
 	return w.Flow.Step(e)
 }
 
-// why has the log say so when the connection was shed.
-func (w *work) why() {
-	if w.c.Shed() {
-		w.Reason = "overloaded"
-	}
-}
-
 // finish gives back what the exchange held. It runs last, whatever happened, and all of it whatever happens on the way.
 func (w *work) finish() {
 	defer w.clear()
+	if w.c.Shed() {
+		w.Reason = "overloaded"
+	}
 	defer func() {
 		if w.relays == nil {
 			w.End(time.Now())
@@ -261,7 +257,7 @@ func (w *work) clear() {
 }
 
 // readHead reads until the head of a request is there. false: the connection ends without an answer.
-func (w *work) readHead(start time.Time) (proxy.Action, bool) {
+func (w *work) readHead(start time.Time) (proxy.Event, bool) {
 	defer w.headDone()
 	w.parser.Reset()
 	w.parser.Limits = w.limits.head
@@ -290,7 +286,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 			}
 			w.ready()
 			w.body.begin(w)
-			return w.Step(proxy.EventHead), true
+			return proxy.EventHead, true
 		}
 		if !w.room() {
 			w.Now = time.Now()
@@ -313,11 +309,8 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 }
 
 // shed ends a request whose head will never be complete.
-func (w *work) shed() (proxy.Action, bool) {
-	w.Reason = "client_gone"
-	if w.c.Shed() {
-		w.Reason = "overloaded"
-	}
+func (w *work) shed() (proxy.Event, bool) {
+	w.Reason = "client_gone" // unless finish knows better
 	w.Response.Status = 499
 	return 0, false
 }
@@ -325,11 +318,11 @@ func (w *work) shed() (proxy.Action, bool) {
 // workSize is about what a work takes without buffers.
 const workSize = 4 << 10
 
-func (w *work) malformed(f proxy.Fault) (proxy.Action, bool) {
+func (w *work) malformed(f proxy.Fault) (proxy.Event, bool) {
 	w.Fault = f
 	w.head = http1.Head{Close: true}
 	w.ready()
-	return w.Step(proxy.EventMalformed), true
+	return proxy.EventMalformed, true
 }
 
 const (

@@ -1,7 +1,9 @@
 package edgetest_test
 
 import (
+	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -152,5 +154,53 @@ func TestNoHeadGrowsWhenMemoryIsShort(t *testing.T) {
 		if res, body := c.Read("GET"); res.StatusCode != x.want || (x.want == 503) != strings.Contains(body, `"reason":"overloaded"`) {
 			t.Errorf("short: %v, a head of %d bytes: got %d %q, want %d", x.short, x.size, res.StatusCode, body, x.want)
 		}
+	}
+}
+
+// TestConnectionsPerAddress: one connection too many of an address is reset, before anything is read of it, and counted; other addresses, and
+// the next one after another has ended, are served. With the PROXY protocol it is the address in its header.
+func TestConnectionsPerAddress(t *testing.T) {
+	for _, x := range []struct {
+		name         string
+		client       ir.Client
+		one, another string
+	}{
+		{"PROXY protocol", ir.Client{Address: "ProxyProtocol", Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+			"PROXY TCP4 192.0.2.7 192.0.2.8 4000 80\n", "PROXY TCP4 192.0.2.9 192.0.2.8 4000 80\n"},
+		{"TCP", ir.Client{}, "", ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			x.client.ConnectionsPerAddress = 2
+			r := rig(t, says(t, "x"), client(x.client))
+			served := func(head string) *edgetest.Client {
+				c := r.Dial()
+				c.Send(head + "GET / HTTP/1.1\nHost: a\n\n")
+				if res, _ := c.Read("GET"); res.StatusCode != 200 {
+					t.Fatalf("got %d, want 200", res.StatusCode)
+				}
+				return c
+			}
+			first := served(x.one)
+			served(x.one)
+			c := r.Dial()
+			_, _ = io.WriteString(c, strings.ReplaceAll(x.one, "\n", "\r\n")) // fails if the reset is there already
+			if _, err := c.R.ReadByte(); err == nil {
+				t.Error("a third connection was served")
+			}
+			if n := r.Edge.Listeners().Stats().Crowded; n != 1 {
+				t.Errorf("%d connections were counted, want 1", n)
+			}
+			if x.another != "" {
+				served(x.another)
+			}
+			open := r.Edge.Listeners().Stats().Open
+			first.Close()
+			for limit := time.Now().Add(edgetest.Wait); r.Edge.Listeners().Stats().Open >= open; runtime.Gosched() {
+				if time.Now().After(limit) {
+					t.Fatal("the closed connection still counts")
+				}
+			}
+			served(x.one)
+		})
 	}
 }

@@ -201,26 +201,31 @@ func (k *socket) accept() {
 }
 
 func (k *socket) serve(c *Conn) {
-	k.run(c, func() { k.set.opt.Serve(c) })
+	defer k.ended(c)
+	defer k.recover(c)
+	k.set.opt.Serve(c)
 }
 
-// run has f serve the connection, and then what Continue gave.
-func (k *socket) run(c *Conn, f func()) {
+// goOn is what Continue asked for.
+func (k *socket) goOn(c *Conn, f func()) {
 	defer k.ended(c)
-	defer func() {
-		if p := recover(); p != nil { // it costs this connection alone
-			c.next = nil
-			k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
+	defer k.recover(c)
 	f()
+}
+
+// recover keeps a panic to the connection that it happened on.
+func (k *socket) recover(c *Conn) {
+	if p := recover(); p != nil {
+		c.next = nil
+		k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 // ended follows each function that served a connection.
 func (k *socket) ended(c *Conn) {
 	if f := c.next; f != nil {
 		c.next = nil
-		go k.run(c, f)
+		go k.goOn(c, f)
 		return
 	}
 	k.remove(c)
