@@ -32,7 +32,7 @@ type relay struct {
 
 // relay passes the 101 response on and makes the relay, which begins when the exchange has given back what it held.
 func (w *work) relay() bool {
-	//w.unwatch()
+	w.unwatch() // it would read beside the relay
 	w.out = http1.AppendUpgrade(w.out[:0], &w.Response)
 	_ = w.up.Net.SetDeadline(time.Time{}) // fails only on a closed connection, which the relay will tell
 	w.c.ReadWithin(time.Time{}, 0)

@@ -437,6 +437,9 @@ var keepAlive = exchange.Field{Name: []byte("Connection"), Value: []byte("keep-a
 
 // appendHead begins the output with the response's head.
 func (w *work) appendHead(framing http1.Framing, end bool) {
+	if w.out == nil { // given back while the backend was waited for
+		w.out = w.d.Take()[:0]
+	}
 	if w.Request.Version == exchange.HTTP10 && !end { // it asked for it, and takes the end for granted unless told
 		w.out = http1.AppendResponse(w.out[:0], &w.Response, framing, end, keepAlive)
 		return
