@@ -1,9 +1,11 @@
 package edgetest_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -182,10 +184,13 @@ func TestConnectionsPerAddress(t *testing.T) {
 			}
 			first := served(x.one)
 			served(x.one)
-			c := r.Dial()
-			_, _ = io.WriteString(c, strings.ReplaceAll(x.one, "\n", "\r\n")) // fails if the reset is there already
-			if _, err := c.R.ReadByte(); err == nil {
-				t.Error("a third connection was served")
+			if c, err := net.Dial("tcp", r.Addr); err == nil { // else the reset was there already
+				defer func() { _ = c.Close() }()
+				_ = c.SetDeadline(time.Now().Add(edgetest.Wait))
+				_, _ = io.WriteString(c, strings.ReplaceAll(x.one, "\n", "\r\n")) // fails if the reset came first
+				if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("a third connection: %v, want a reset", err)
+				}
 			}
 			if n := r.Edge.Listeners().Stats().Crowded; n != 1 {
 				t.Errorf("%d connections were counted, want 1", n)
