@@ -125,7 +125,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 // missing names what the machine lacks, with the hint how to get it.
 func missing(o *options) []string {
 	var out []string
-	need := map[string]string{"wrk": "apt-get install wrk", "taskset": "apt-get install util-linux", "go": "go.dev/dl"}
+	need := map[string]string{"taskset": "apt-get install util-linux", "go": "go.dev/dl"}
 	for _, p := range o.proxies {
 		switch p {
 		case "nginx":
@@ -135,6 +135,9 @@ func missing(o *options) []string {
 		case "gatehouse", "gatehouse-b":
 			need[o.gatehouse] = "make build"
 		}
+	}
+	if !slices.Equal(o.what, []string{"memory"}) {
+		need["wrk"] = "apt-get install wrk"
 	}
 	for program, hint := range need {
 		if _, err := exec.LookPath(program); err != nil {
@@ -227,6 +230,9 @@ func (b *bench) tablesOf(ctx context.Context, measurement string) (string, error
 	case "bodies":
 		samples, err := b.measureBodies(ctx)
 		return bodiesReport(b, samples), err
+	case "memory":
+		samples, err := b.measureMemory(ctx)
+		return memoryReport(samples), err
 	case "scale":
 		samples, err := b.measureScale(ctx)
 		return scaleReport(b, samples), err

@@ -17,8 +17,9 @@ import (
 // that route first.
 var known = []string{"gatehouse", "nginx", "haproxy", "caddy", "caddy-first", "reverseproxy", "gatehouse-b"}
 
-// measurements are what can be measured: the CPU of requests, what policies add to it, the memory of idle connections, large bodies, many routes.
-var measurements = []string{"requests", "policies", "idle", "bodies", "scale"}
+// measurements are what can be measured: the CPU of requests, what policies add to it, the memory of idle connections, large bodies, many routes, memory under clients that only
+// hold connections.
+var measurements = []string{"requests", "policies", "idle", "bodies", "scale", "memory"}
 
 // fields are what every proxy adds to a request, so that all do the same work on heads.
 var fields = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Request-Id"}

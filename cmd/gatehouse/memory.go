@@ -76,7 +76,7 @@ func readLimit(root fs.FS, name string) int64 {
 }
 
 const (
-	garbageRoom = 128 << 20 // that a small heap may let gather between two collections, within garbageMost percent of what lives
+	garbageRoom = 64 << 20 // that a small heap may let gather between two collections, within garbageMost percent of what lives
 	garbageMost = 400
 	paceEvery   = time.Second
 )
@@ -105,7 +105,7 @@ func pace(ctx context.Context, gogc string) {
 	}
 }
 
-// garbagePercent is 400 while at most 32 MiB live, and falls to Go's 100 at 128 MiB.
+// garbagePercent is 400 while at most 16 MiB live, and falls to Go's 100 at 64 MiB: a larger heap takes no more than it did.
 func garbagePercent(live uint64) int {
 	return int(min(max(garbageRoom*100/max(live, 1), 100), garbageMost))
 }

@@ -28,7 +28,7 @@ func (p *process) metrics() {
 			map[string]string{"reason": reason}, func() float64 { return float64(f(l.Stats())) })
 	}
 	for _, h := range listener.Holdings() {
-		r.Counter("client_connections_shed_total", "Client connections closed because memory was short, by what they were at: handshake, idle, head (of a request, incomplete), waiting (for a backend), relay (WebSocket).",
+		r.Counter("client_connections_shed_total", "Client connections closed because memory was short, by what they were at: handshake, idle, head (of a request, incomplete), body (collected whole for a policy), waiting (for a backend), relay (WebSocket), lingering (after the last answer).",
 			map[string]string{"state": h.String()}, func() float64 { return float64(l.ShedCount(h)) })
 	}
 	for _, f := range listener.Failures() {

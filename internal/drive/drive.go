@@ -44,10 +44,14 @@ type Driver struct {
 	works   sync.Pool // *work
 	buffers sync.Pool // *[bufferSize]byte
 	heads   atomic.Int64
+	tight   atomic.Bool
 	shards  atomic.Uint32
 	mirrors atomic.Int64 // that are on their way
 	stats   Stats
 }
+
+// Tighten says whether memory is short: then no incomplete head gets more than a buffer.
+func (d *Driver) Tighten(short bool) { d.tight.Store(short) }
 
 // Stats are counts for metrics.
 type Stats struct {
@@ -94,6 +98,7 @@ type work struct {
 	spoiled atomic.Bool // something panicked: what is left of it serves no other exchange
 	begun   bool        // some of the final response was written
 	packed  bool        // in is as small as the head
+	relays  *relay      // what the connection becomes
 	grown   int64       // what the head has of Driver.heads
 	linger  bool        // the connection ends, and the client may still be sending
 	hintsOf int         // the attempt whose 1xx responses were passed on, 0: none
@@ -115,6 +120,7 @@ func (d *Driver) free(w *work) {
 	}
 	d.Give(w.in)
 	w.unready()
+	w.relays = nil
 	w.in, w.c, w.limits, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, nil, 0, 0, 0, 0
 	d.works.Put(w)
 }

@@ -13,69 +13,93 @@ import (
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
 	"github.com/gatehouse-io/gatehouse/internal/listener"
+	"github.com/gatehouse-io/gatehouse/internal/proxy"
+	"github.com/gatehouse-io/gatehouse/internal/upstream"
 )
 
-// relay passes the 101 response on and then bytes both ways, until both directions have ended (RFC 9110 section 7.8). What the
-// configuration becomes meanwhile does not reach it, and it keeps nothing of the one that it began under; a client's connection that is
-// told to end says so on both sides of a WebSocket.
+// relay is an upgraded connection: it passes bytes both ways until both directions have ended (RFC 9110 section 7.8). What the
+// configuration becomes meanwhile does not reach it, and it keeps nothing of the one that it began under, nor of what its exchange needed; a
+// client's connection that is told to end says so on both sides of a WebSocket.
+type relay struct {
+	proxy.Flow
+	tunnel
+	d               *Driver
+	c               *listener.Conn
+	up              *upstream.Conn
+	client, backend end
+	first, rest     []byte // what came behind the heads: it belongs to the new protocol
+}
+
+// relay passes the 101 response on and makes the relay, which begins when the exchange has given back what it held.
 func (w *work) relay() bool {
-	w.unwatch()
+	w.unwatch() // it would read beside the relay
 	w.out = http1.AppendUpgrade(w.out[:0], &w.Response)
-	// What the backend sent behind its head belongs to the new protocol, and so does what the client sent behind its own.
-	rest := w.ub[w.ur:w.uw]
-	w.ur = w.uw
-	up := w.up
-	_ = up.Net.SetDeadline(time.Time{}) // fails only on a closed connection, which the relay will tell
+	_ = w.up.Net.SetDeadline(time.Time{}) // fails only on a closed connection, which the relay will tell
 	w.c.ReadWithin(time.Time{}, 0)
 	w.c.WriteWithin(time.Time{}, 0)
 	if _, err := w.c.Write(w.out); err != nil {
 		return w.lost()
 	}
-	// Read buffers are taken when bytes come, so that a relay on which nothing moves holds none. The log still needs the heads.
-	first, rest := bytes.Clone(w.in[w.r:w.w]), bytes.Clone(rest)
-	w.r = w.w
-	keep(&w.Response.Header)
-	w.unready()
+	r := &relay{d: w.d, c: w.c, up: w.up, first: bytes.Clone(w.in[w.r:w.w]), rest: bytes.Clone(w.ub[w.ur:w.uw])}
+	r.idle, r.log, r.websocket = w.limits.streamIdle, w.d.Log, exchange.EqualFold(w.Request.Upgrade, "websocket")
+	w.Request.Header.Pack()
+	w.Response.Header.Pack()
 	w.LetGo()
-	t := &tunnel{idle: w.limits.streamIdle, log: w.d.Log, websocket: exchange.EqualFold(w.Request.Upgrade, "websocket")}
-	t.moved()
-	w.c.Hold(listener.Relaying, relaySize)
-	client := &end{conn: w.c, within: func(at time.Time) { w.c.ReadWithin(at, t.idle) }, readOn: w.c.ReadOn,
-		read: func() ([]byte, int, error) { return w.c.ReadPooled(w.d) }}
-	backend := &end{conn: up.Net.(halfCloser), within: func(at time.Time) { _ = up.Net.SetReadDeadline(at.Add(t.idle)) },
-		readOn: func() { _ = up.Net.SetReadDeadline(time.Time{}) }, read: up.IO.(*wire).pooled(up.Net, w.d)}
-	if t.websocket {
-		w.c.Told(func() {
-			t.told.Store(true)
-			_ = up.Net.SetReadDeadline(time.Unix(1, 0))
+	// The log needs the head: it stays, with what was made of it, for the relay's life.
+	r.Flow, w.Flow = w.Flow, proxy.Flow{}
+	w.parser, w.reply, w.in, w.up = http1.Parser{Upgrades: w.d.Upgrades}, http1.Parser{}, nil, nil
+	w.r, w.w, w.ur, w.uw = 0, 0, 0, 0
+	w.relays = r
+	return false
+}
+
+// run is the relay's life. Its goroutine is not the exchange's, whose stack it would keep.
+func (r *relay) run() {
+	defer func() { _ = r.c.Close() }()
+	defer func() { r.End(time.Now()) }()
+	r.c.Hold(listener.Relaying, relaySize)
+	r.moved()
+	r.client.conn, r.client.readOn = r.c, r.c.ReadOn
+	r.client.within = func(at time.Time) { r.c.ReadWithin(at, r.idle) }
+	r.client.read = func() ([]byte, int, error) { return r.c.ReadPooled(r.d) }
+	r.backend.conn = r.up.Net.(halfCloser)
+	r.backend.within = func(at time.Time) { _ = r.up.Net.SetReadDeadline(at.Add(r.idle)) }
+	r.backend.readOn = func() { _ = r.up.Net.SetReadDeadline(time.Time{}) }
+	r.backend.read = r.up.IO.(*wire).pooled(r.up.Net, r.d)
+	if r.websocket {
+		r.c.Told(func() {
+			r.told.Store(true)
+			_ = r.up.Net.SetReadDeadline(time.Unix(1, 0))
 		})
 	}
 	toBackend := make(chan int64, 1)
 	go func() {
-		d := direction{tunnel: t, src: client, dst: backend, pool: w.d, frames: frames{masked: true}}
 		var n int64
 		defer func() { toBackend <- n }()
-		defer d.recover()
-		n = d.copy(first)
+		n = r.flow(&r.client, &r.backend, r.first)
 	}()
-	d := direction{tunnel: t, src: backend, dst: client, pool: w.d}
-	func() {
-		defer d.recover()
-		w.BytesOut += d.copy(rest)
-	}()
-	w.BytesIn += <-toBackend
+	r.BytesOut += r.flow(&r.backend, &r.client, r.rest)
+	r.BytesIn += <-toBackend
 	switch {
-	case t.timedOut.Load():
-		w.Reason = "stream_idle"
-	case t.panicked.Load():
-		w.Reason, w.Detail = "internal_error", "the relay panicked"
-	case w.c.Shed():
-		w.Reason = "overloaded"
-	case t.left.Load():
-		w.Reason = "going_away"
+	case r.timedOut.Load():
+		r.Reason = "stream_idle"
+	case r.panicked.Load():
+		r.Reason, r.Detail = "internal_error", "the relay panicked"
+	case r.c.Shed():
+		r.Reason = "overloaded"
+	case r.left.Load():
+		r.Reason = "going_away"
 	}
-	w.drop()
-	return false
+	r.up.Endpoint.End()
+	r.up.Close()
+}
+
+// flow carries one direction to its end and counts what passed.
+func (r *relay) flow(src, dst *end, first []byte) (n int64) {
+	d := direction{tunnel: &r.tunnel, src: src, dst: dst, pool: r.d, frames: frames{masked: src == &r.client}}
+	defer d.recover()
+	d.copy(first, &n)
+	return n
 }
 
 // relaySize is about what a relay takes on which nothing moves.
@@ -133,11 +157,10 @@ type direction struct {
 
 // copy sends first and then what src sends to dst until src ends, then tells dst that nothing
 // follows. When it fails, it closes both ends, so that the other direction ends too.
-func (d *direction) copy(first []byte) (n int64) {
-	if d.flow(first, &n) != nil {
+func (d *direction) copy(first []byte, n *int64) {
+	if d.flow(first, n) != nil {
 		_, _ = d.src.conn.Close(), d.dst.conn.Close()
 	}
-	return n
 }
 
 // recover ends the relay, and it alone, when one of its directions panicked.
@@ -146,14 +169,6 @@ func (d *direction) recover() {
 		d.panicked.Store(true)
 		d.log.Error("relay panicked", "panic", p, "stack", string(debug.Stack()))
 		_, _ = d.src.conn.Close(), d.dst.conn.Close()
-	}
-}
-
-// keep has the fields of h lie in memory of their own.
-func keep(h *exchange.Header) {
-	for i := range h.All() {
-		f := &h.All()[i]
-		f.Name, f.Value = bytes.Clone(f.Name), bytes.Clone(f.Value)
 	}
 }
 

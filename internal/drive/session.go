@@ -3,6 +3,7 @@ package drive
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -59,13 +60,20 @@ func (s *session) refresh() {
 	}
 }
 
-// Serve carries the exchanges of one client connection until it ends, and closes it.
+// Serve carries the exchanges of one client connection until it ends, and closes it, or becomes a relay.
 func (d *Driver) Serve(c *listener.Conn) {
-	defer c.Close()
+	if r := d.serve(c); r != nil {
+		c.Continue(r.run)
+		return
+	}
+	_ = c.Close()
+}
+
+func (d *Driver) serve(c *listener.Conn) (becomes *relay) {
 	defer d.recover(c)
 	if err := c.Handshake(); err != nil {
 		d.Log.Debug("handshake failed", "peer", c.Peer(), "err", err)
-		return
+		return nil
 	}
 	d.stats.ClientConns.Add(1)
 	defer d.stats.ClientConns.Add(-1)
@@ -81,11 +89,11 @@ func (d *Driver) Serve(c *listener.Conn) {
 		s.refresh()
 		if s.w == nil {
 			if !c.Hold(listener.Waiting, 0) || !c.Idle(time.Now(), s.limits.idle) {
-				return
+				return nil
 			}
 			buf, n, err := c.ReadPooled(d)
 			if err != nil {
-				return
+				return nil
 			}
 			s.w = d.work()
 			s.w.c, s.w.in, s.w.w = c, buf, n
@@ -93,12 +101,12 @@ func (d *Driver) Serve(c *listener.Conn) {
 		}
 		s.w.limits = &s.limits
 		if !s.w.exchange(&s.info) {
-			linger := s.w.linger
+			linger, r := s.w.linger, s.w.relays
 			d.free(s.w)
 			if linger { // without what an exchange needs
 				c.Linger()
 			}
-			return
+			return r
 		}
 		if s.w.r == s.w.w {
 			d.free(s.w)
@@ -144,19 +152,19 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		return false
 	}
 	defer w.finish()
-	defer w.why()
 	defer w.recover(&again)
 	w.from = now
-	act, ok := w.readHead(now)
+	event, ok := w.readHead(now)
 	if !ok {
 		return false
 	}
+	act := w.Step(event) // not in readHead, whose frame would be in the way of a small stack
 	for {
 		switch act {
 		case proxy.ActionWait:
 			act = w.wait()
 		case proxy.ActionBuffer:
-			act = w.bufferRequest()
+			act = w.collect(w.Request.ContentLength, w.bufferRequest)
 		case proxy.ActionConnect:
 			act = w.connect()
 		case proxy.ActionSend:
@@ -164,7 +172,7 @@ func (w *work) exchange(info *proxy.ConnInfo) (again bool) {
 		case proxy.ActionRetry:
 			act = w.retry()
 		case proxy.ActionHold:
-			act = w.hold()
+			act = w.collect(w.Response.ContentLength, w.hold)
 		case proxy.ActionRespond:
 			return w.respond()
 		case proxy.ActionAnswer:
@@ -203,17 +211,35 @@ func (w *work) recover(again *bool) {
 	}
 }
 
-// why has the log say so when the connection was shed.
-func (w *work) why() {
-	if w.c.Shed() {
-		w.Reason = "overloaded"
+// collect is do, while the connection counts as one that collects a body of a length, which may be unknown.
+func (w *work) collect(length int64, do func() proxy.Action) proxy.Action {
+	if length < 0 || length > w.Limit {
+		length = w.Limit
 	}
+	w.c.Hold(listener.Collecting, int(min(3*bufferSize+length, math.MaxInt32)))
+	defer w.c.Hold(listener.Exchanging, 3*bufferSize)
+	return do()
+}
+
+// Step is Flow.Step. A client whose connection is shed has not left: it can be told.
+func (w *work) Step(e proxy.Event) proxy.Action {
+	if e == proxy.EventClientGone && w.c.Shed() {
+		e = proxy.EventOverloaded
+	}
+	return w.Flow.Step(e)
 }
 
 // finish gives back what the exchange held. It runs last, whatever happened, and all of it whatever happens on the way.
 func (w *work) finish() {
 	defer w.clear()
-	defer func() { w.End(time.Now()) }()
+	if w.c.Shed() {
+		w.Reason = "overloaded"
+	}
+	defer func() {
+		if w.relays == nil {
+			w.End(time.Now())
+		}
+	}()
 	w.stop()
 }
 
@@ -231,7 +257,7 @@ func (w *work) clear() {
 }
 
 // readHead reads until the head of a request is there. false: the connection ends without an answer.
-func (w *work) readHead(start time.Time) (proxy.Action, bool) {
+func (w *work) readHead(start time.Time) (proxy.Event, bool) {
 	defer w.headDone()
 	w.parser.Reset()
 	w.parser.Limits = w.limits.head
@@ -260,7 +286,7 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 			}
 			w.ready()
 			w.body.begin(w)
-			return w.Step(proxy.EventHead), true
+			return proxy.EventHead, true
 		}
 		if !w.room() {
 			w.Now = time.Now()
@@ -283,11 +309,8 @@ func (w *work) readHead(start time.Time) (proxy.Action, bool) {
 }
 
 // shed ends a request whose head will never be complete.
-func (w *work) shed() (proxy.Action, bool) {
-	w.Reason = "client_gone"
-	if w.c.Shed() {
-		w.Reason = "overloaded"
-	}
+func (w *work) shed() (proxy.Event, bool) {
+	w.Reason = "client_gone" // unless finish knows better
 	w.Response.Status = 499
 	return 0, false
 }
@@ -295,11 +318,11 @@ func (w *work) shed() (proxy.Action, bool) {
 // workSize is about what a work takes without buffers.
 const workSize = 4 << 10
 
-func (w *work) malformed(f proxy.Fault) (proxy.Action, bool) {
+func (w *work) malformed(f proxy.Fault) (proxy.Event, bool) {
 	w.Fault = f
 	w.head = http1.Head{Close: true}
 	w.ready()
-	return w.Step(proxy.EventMalformed), true
+	return proxy.EventMalformed, true
 }
 
 const (
@@ -320,7 +343,7 @@ func (w *work) room() bool {
 	default:
 		n := int64(len(w.in))
 		w.grown += n
-		if all := w.d.heads.Add(n); w.d.HeadMemory > 0 && all > w.d.HeadMemory {
+		if all := w.d.heads.Add(n); w.d.tight.Load() || w.d.HeadMemory > 0 && all > w.d.HeadMemory {
 			return false
 		}
 		w.move(make([]byte, 2*n)) // http1's limits bound it: a head over them is refused
@@ -414,6 +437,9 @@ var keepAlive = exchange.Field{Name: []byte("Connection"), Value: []byte("keep-a
 
 // appendHead begins the output with the response's head.
 func (w *work) appendHead(framing http1.Framing, end bool) {
+	if w.out == nil { // given back while the backend was waited for
+		w.out = w.d.Take()[:0]
+	}
 	if w.Request.Version == exchange.HTTP10 && !end { // it asked for it, and takes the end for granted unless told
 		w.out = http1.AppendResponse(w.out[:0], &w.Response, framing, end, keepAlive)
 		return

@@ -38,6 +38,10 @@ func (w *work) watch() {
 		return
 	}
 	w.vigil = &vigil{w: w, up: w.up}
+	if w.Sent && !w.begun { // a wait that is long enough to be watched needs no buffer for what was sent
+		w.d.Give(w.out[:cap(w.out)])
+		w.out = nil
+	}
 	w.vigil.begin()
 }
 

@@ -31,9 +31,9 @@ const (
 // collection. One comes by itself before the limit is reached; but after it, as long as everything is refused, hardly anything is
 // allocated and the next one would be minutes away: so under load it is asked for.
 func (e *Edge) watchMemory(ctx context.Context) {
-	used := e.o.Memory
+	used, filled := e.o.Memory, func() int64 { return 0 }
 	if used == nil {
-		used = Memory
+		used, filled = func() int64 { return inUse(Memory(), resident(), e.o.MemoryLimit) }, resident
 	}
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
@@ -53,11 +53,13 @@ func (e *Edge) watchMemory(ctx context.Context) {
 			}
 		}
 		short := n*100 >= e.o.MemoryLimit*spareAt
+		e.driver.Tighten(short)
 		select {
 		case <-ctx.Done():
 			return
 		case at := <-tick.C:
-			if short && at.Sub(collected) >= collectEvery {
+			// What came since the last collection may be garbage or not. When memory fills with it, it is time to know.
+			if (short || filled()*100 >= e.o.MemoryLimit*spareAt) && at.Sub(collected) >= collectEvery {
 				collected = at
 				// What is used is known from a collection: one before, so that no garbage costs a connection; the next one tells what it gave.
 				runtime.GC()
@@ -75,15 +77,25 @@ func (e *Edge) shed(used int64, cut bool) bool {
 		return false
 	}
 	want := used - limit/100*spareTo
-	closed, bytes := e.listeners.Shed(want, listener.Heading, listener.Waiting, listener.Handshaking)
+	closed, bytes := e.listeners.Shed(want, listener.Heading, listener.Lingering, listener.Waiting, listener.Handshaking)
 	if used*100 >= limit*shedAt && bytes < want {
-		n, _ := e.listeners.Shed(want-bytes, listener.Relaying, listener.Stalled)
+		n, _ := e.listeners.Shed(want-bytes, listener.Collecting, listener.Relaying, listener.Stalled)
 		closed += n
 	}
 	if closed > 0 && !cut {
 		e.o.Log.Warn("memory is short: connections are closed", "used", used, "limit", limit, "connections", closed)
 	}
 	return closed > 0
+}
+
+// inUse is the bytes in use by what Go counts as alive and by what is resident (0: not known). Go counts buffers that nothing was ever
+// written to; what is resident has garbage in it: so it is the lesser of the two. But what Go counts is what it collects garbage by,
+// without end when that alone is above the limit.
+func inUse(counted, resident, limit int64) int64 {
+	if resident == 0 || resident > counted {
+		return counted
+	}
+	return max(resident, counted-limit/10)
 }
 
 // load is what used bytes of limit mean.

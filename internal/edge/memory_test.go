@@ -46,3 +46,24 @@ func TestMemoryCountsWhatIsAlive(t *testing.T) {
 		t.Errorf("with nothing more alive Memory grew by %d", grown)
 	}
 }
+
+// TestOverloadCountsWhatIsResident: buffers that nothing was written to do not count, unless the collector could not keep up with them;
+// garbage does not either.
+func TestOverloadCountsWhatIsResident(t *testing.T) {
+	for _, x := range []struct {
+		what                           string
+		counted, resident, limit, want int64
+	}{
+		{"untouched buffers", 900, 850, 1000, 850},
+		{"many untouched buffers", 1050, 300, 1000, 950},
+		{"garbage", 500, 950, 1000, 500},
+		{"another system", 700, 0, 1000, 700},
+	} {
+		if got := inUse(x.counted, x.resident, x.limit); got != x.want {
+			t.Errorf("%s: inUse(%d, %d, %d) = %d, want %d", x.what, x.counted, x.resident, x.limit, got, x.want)
+		}
+	}
+	if n := resident(); runtime.GOOS == "linux" && (n < 1<<20 || n > 1<<40) {
+		t.Errorf("resident() = %d, want what this process has", n)
+	}
+}

@@ -48,13 +48,13 @@ func fill(t *testing.T, backend string, steps ...*ir.Step) (*edgetest.Rig, func(
 // TestOverload: from 90 % on, and not before, exchanges that begin are refused, on new connections and old ones, and counted.
 func TestOverload(t *testing.T) {
 	r, set := fill(t, says(t, "x"))
-	c := r.Dial()
 	for _, x := range []struct {
 		used int64
 		load proxy.Load
 	}{{899, proxy.LoadNormal}, {900, proxy.LoadRefusing}, {899, proxy.LoadNormal}, {950, proxy.LoadShedding}, {949, proxy.LoadRefusing}, {0, proxy.LoadNormal}} {
+		old := r.Dial() // young enough that it is not shed
 		set(x.used, x.load)
-		for _, c := range []*edgetest.Client{c, r.Dial()} {
+		for _, c := range []*edgetest.Client{old, r.Dial()} {
 			c.Send("GET / HTTP/1.1\nHost: a\n\n")
 			res, body := c.Read("GET")
 			if x.load == proxy.LoadNormal {

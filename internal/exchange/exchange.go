@@ -105,6 +105,9 @@ type Shadowed struct {
 // MaxSteps is how many steps with hooks can run for one exchange: those of a route and those of a backendRef together.
 const MaxSteps = 64
 
+// localsAtOnce is how many locals are made together: most exchanges pass few steps.
+const localsAtOnce = 8
+
 // Exchange is one request and its response on their way through the edge.
 type Exchange struct {
 	Request  Request
@@ -160,14 +163,20 @@ type Exchange struct {
 	BytesIn, BytesOut int64         // body bytes from and to the client
 	Waited            time.Duration // from the head's arrival until the backend's head
 
-	locals [MaxSteps]Local
-	used   int // locals that are not zero lie below
+	locals [MaxSteps / localsAtOnce]*[localsAtOnce]Local // made when they are used, and kept
+	used   int                                           // locals that are not zero lie below
 	step   int
 	room   []byte // see Keep
 }
 
 // Local is the state of the step whose hook now runs.
-func (x *Exchange) Local() *Local { return &x.locals[x.step] }
+func (x *Exchange) Local() *Local {
+	some := &x.locals[x.step/localsAtOnce]
+	if *some == nil {
+		*some = new([localsAtOnce]Local)
+	}
+	return &(*some)[x.step%localsAtOnce]
+}
 
 // Enter makes i the step whose hook runs next; only proxy calls it.
 func (x *Exchange) Enter(i int) {
@@ -181,7 +190,11 @@ func (x *Exchange) Enter(i int) {
 func (x *Exchange) Reset() {
 	rh, rt := x.Request.Header, x.Request.Trailer
 	sh, st := x.Response.Header, x.Response.Trailer
-	clear(x.locals[:x.used])
+	for i := 0; i < x.used; i += localsAtOnce {
+		if some := x.locals[i/localsAtOnce]; some != nil {
+			clear(some[:])
+		}
+	}
 	x.Request = Request{Header: rh, Trailer: rt}
 	x.Response = Response{Header: sh, Trailer: st}
 	x.Request.Header.Reset()

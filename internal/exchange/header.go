@@ -21,6 +21,24 @@ type Header struct {
 // Reset empties the section and keeps its room.
 func (h *Header) Reset() { h.fields = h.fields[:0] }
 
+// Pack has the section hold no more memory than its fields need, of its own: for an exchange that lasts long.
+func (h *Header) Pack() {
+	n := 0
+	for _, f := range h.fields {
+		n += len(f.Name) + len(f.Value)
+	}
+	room, fields := make([]byte, 0, n), make([]Field, len(h.fields))
+	keep := func(b []byte) []byte {
+		at := len(room)
+		room = append(room, b...)
+		return room[at:len(room):len(room)]
+	}
+	for i, f := range h.fields {
+		fields[i] = Field{Name: keep(f.Name), Value: keep(f.Value)}
+	}
+	h.fields = fields
+}
+
 // Len is the number of field lines.
 func (h *Header) Len() int { return len(h.fields) }
 

@@ -56,6 +56,7 @@ type Conn struct {
 	counted       netip.Addr    // in socket.from; zero: not
 	holds         atomic.Uint64 // Holding, and in the lower half how many bytes it takes
 	told          atomic.Pointer[func()]
+	next          func()    // see Continue
 	readEnd       time.Time // the deadline set on the socket; zero: none
 	writeEnd      time.Time
 
@@ -432,6 +433,16 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
+// Continue has f go on with the connection when Serve returns, in a goroutine of its own: one with a stack that is as small as f needs. On a
+// connection made by Wrap f has run when it returns.
+func (c *Conn) Continue(f func()) {
+	if c.sock == nil {
+		f()
+		return
+	}
+	c.next = f
+}
+
 // Linger ends a connection whose client may still be sending: after the answer it says that no byte follows, takes what still comes
 // until the client ends too, sends nothing for 5 s, or 30 s are over, and closes (RFC 9112 section 9.6). So the client sees the answer,
 // which a reset would take away from it.
@@ -439,6 +450,7 @@ func (c *Conn) Linger() { c.linger(lingerTime, lingerIdle) }
 
 func (c *Conn) linger(most, idle time.Duration) {
 	defer func() { _ = c.Close() }()
+	c.Hold(Lingering, 0)
 	low := c.low()
 	end := time.Now().Add(most)
 	_ = low.SetDeadline(time.Now().Add(idle))

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/gatehouse-io/gatehouse/internal/ir"
 )
 
 // TestOneAddressTakesNoMoreThanItsShare: a limit holds by address, by /64 in IPv6, and what ends is given back.
@@ -45,5 +47,16 @@ func TestOneAddressTakesNoMoreThanItsShare(t *testing.T) {
 	k.remove(last)
 	if len(k.from) != before-1 {
 		t.Errorf("%d addresses are kept after the last connection of one ended, want %d", len(k.from), before-1)
+	}
+}
+
+// TestStrictestListenerBoundsAnAddress: listeners that share a socket share the strictest limit; one without says nothing.
+func TestStrictestListenerBoundsAnAddress(t *testing.T) {
+	bind := []ir.Bind{{Port: 80}}
+	limit := func(n int) *ir.Client { return &ir.Client{ConnectionsPerAddress: n} }
+	wanted, _ := Sockets(nil, []*ir.Listener{{Key: "a", Binds: bind, Client: limit(5)}, {Key: "b", Binds: bind, Client: limit(3)},
+		{Key: "c", Binds: bind}, {Key: "d", Binds: bind, Client: limit(4)}}, nil, nil)
+	if len(wanted) != 1 || wanted[0].PerAddress != 3 {
+		t.Errorf("got %+v, want one socket with 3 connections for an address", wanted)
 	}
 }

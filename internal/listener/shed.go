@@ -15,18 +15,22 @@ const (
 	Waiting             // for a request: kept alive
 	Heading             // in a head that is not complete
 	Exchanging          // an exchange is under way that something moves on
+	Collecting          // a whole body is read, because a step wants it
 	Stalled             // an exchange waits for its backend
 	Relaying            // bytes pass both ways, as on a WebSocket
+	Lingering           // the answer was given; what the client still sends is read off
 	holdings
 	shed // taken for closing: nothing changes it any more
 )
 
 func (h Holding) String() string {
-	return [...]string{"handshake", "idle", "head", "exchange", "waiting", "relay"}[h]
+	return [...]string{"handshake", "idle", "head", "exchange", "body", "waiting", "relay", "lingering"}[h]
 }
 
 // Holdings are those that Shed can close.
-func Holdings() []Holding { return []Holding{Handshaking, Waiting, Heading, Stalled, Relaying} }
+func Holdings() []Holding {
+	return []Holding{Handshaking, Waiting, Heading, Collecting, Stalled, Relaying, Lingering}
+}
 
 // connSize is about what any connection takes: a goroutine's stack, the kernel's and Go's records of it.
 const connSize = 6 << 10
@@ -50,8 +54,8 @@ func (c *Conn) Hold(h Holding, bytes int) bool {
 // Shed reports whether the connection was closed because memory is short.
 func (c *Conn) Shed() bool { return c.holds.Load()>>32 == uint64(shed) }
 
-// Shed closes connections that are at one of what, those that take most first, until they took want bytes, and returns how many it
-// closed and what they took. Those who serve them notice by a read that fails.
+// Shed ends connections that are at one of what, those that take most first, of equals the oldest, until they took want bytes, and returns
+// how many it ended and what they took. Exchanges notice by a read that fails and can still be answered; the others are closed.
 func (s *Set) Shed(want int64, what ...Holding) (closed int, bytes int64) {
 	type candidate struct {
 		c    *Conn
@@ -68,7 +72,9 @@ func (s *Set) Shed(want int64, what ...Holding) (closed int, bytes int64) {
 			all = append(all, candidate{c, seen})
 		}
 	})
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(uint32(b.seen), uint32(a.seen)) })
+	slices.SortFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(uint32(b.seen), uint32(a.seen)), a.c.since.Compare(b.c.since))
+	})
 	for _, x := range all {
 		if bytes >= want {
 			break
@@ -77,10 +83,14 @@ func (s *Set) Shed(want int64, what ...Holding) (closed int, bytes int64) {
 			continue // it has moved on
 		}
 		h := Holding(x.seen >> 32)
-		if h != Waiting { // an answer that was just written must not be lost
-			_ = x.c.tcp.SetLinger(0) // fails only on a closed connection
+		switch h {
+		case Collecting, Stalled:
+			x.c.Interrupt()
+		case Waiting, Lingering: // an answer that was just written must not be lost
+			_ = x.c.tcp.Close() // not tls.Conn.Close, which may wait to send an alert
+		default:
+			x.c.Reset()
 		}
-		_ = x.c.tcp.Close() // not tls.Conn.Close, which may wait to send an alert
 		s.stats.shed[h].Add(1)
 		closed++
 		bytes += connSize + int64(uint32(x.seen))

@@ -201,14 +201,35 @@ func (k *socket) accept() {
 }
 
 func (k *socket) serve(c *Conn) {
-	defer k.set.conns.Done()
-	defer k.remove(c)
-	defer func() {
-		if p := recover(); p != nil { // it costs this connection alone
-			k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
+	defer k.ended(c)
+	defer k.recover(c)
 	k.set.opt.Serve(c)
+}
+
+// goOn is what Continue asked for.
+func (k *socket) goOn(c *Conn, f func()) {
+	defer k.ended(c)
+	defer k.recover(c)
+	f()
+}
+
+// recover keeps a panic to the connection that it happened on.
+func (k *socket) recover(c *Conn) {
+	if p := recover(); p != nil {
+		c.next = nil
+		k.set.opt.Log.Error("connection panicked", "peer", c.rawPeer, "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
+// ended follows each function that served a connection.
+func (k *socket) ended(c *Conn) {
+	if f := c.next; f != nil {
+		c.next = nil
+		go k.goOn(c, f)
+		return
+	}
+	k.remove(c)
+	k.set.conns.Done()
 }
 
 func (k *socket) add(c *Conn) bool {

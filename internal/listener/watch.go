@@ -33,6 +33,9 @@ func (c *Conn) Watch(pool Buffers, f func(closed bool)) (stop func()) {
 	x := &watcher{c: c, pool: pool, f: f, done: make(chan struct{})}
 	c.readEnd = time.Time{}
 	_ = c.tcp.SetReadDeadline(time.Time{}) // fails only on a closed connection, which the watch will tell
+	if c.Interrupted() {
+		c.wake()
+	}
 	go x.run()
 	return x.stop
 }
