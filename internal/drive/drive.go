@@ -120,7 +120,7 @@ func (d *Driver) free(w *work) {
 	}
 	d.Give(w.in)
 	w.unready()
-	w.relays = nil
+	w.relays, w.linger = nil, false
 	w.in, w.c, w.limits, w.up, w.r, w.w, w.ur, w.uw = nil, nil, nil, nil, 0, 0, 0, 0
 	d.works.Put(w)
 }

@@ -57,7 +57,14 @@ func (w *work) relay() bool {
 func (r *relay) run() {
 	defer func() { _ = r.c.Close() }()
 	defer func() { r.End(time.Now()) }()
-	r.c.Hold(listener.Relaying, relaySize)
+	defer func() {
+		r.up.Endpoint.End()
+		r.up.Close()
+	}()
+	if !r.c.Hold(listener.Relaying, relaySize) { // shed while it waited for the 101: every read of it fails at once
+		r.Reason = "overloaded"
+		return
+	}
 	r.moved()
 	r.client.conn, r.client.readOn = r.c, r.c.ReadOn
 	r.client.within = func(at time.Time) { r.c.ReadWithin(at, r.idle) }
@@ -90,8 +97,6 @@ func (r *relay) run() {
 	case r.left.Load():
 		r.Reason = "going_away"
 	}
-	r.up.Endpoint.End()
-	r.up.Close()
 }
 
 // flow carries one direction to its end and counts what passed.

@@ -103,6 +103,7 @@ func (d *Driver) serve(c *listener.Conn) (becomes *relay) {
 		if !s.w.exchange(&s.info) {
 			linger, r := s.w.linger, s.w.relays
 			d.free(s.w)
+			s.w = nil   // a relay's flow points to s.info, and so to s
 			if linger { // without what an exchange needs
 				c.Linger()
 			}
