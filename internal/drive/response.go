@@ -8,6 +8,7 @@ import (
 
 	"github.com/gatehouse-io/gatehouse/internal/exchange"
 	"github.com/gatehouse-io/gatehouse/internal/http1"
+	"github.com/gatehouse-io/gatehouse/internal/listener"
 	"github.com/gatehouse-io/gatehouse/internal/proxy"
 )
 
@@ -248,6 +249,7 @@ func (w *work) settle() {
 // respond writes the response and lets its body flow, and says whether the client's connection goes on. What there is leaves before
 // the backend is waited for: the head does not wait for the body.
 func (w *work) respond() bool {
+	w.c.Hold(listener.Exchanging, 3*bufferSize) // it may still be watched, but waits no more
 	framing, end := w.responseFraming()
 	w.appendHead(framing, end)
 	sees, _ := w.SeesResponseData()

@@ -24,6 +24,8 @@ type vigil struct {
 	w    *work
 	gone atomic.Bool // set before the owner is woken
 
+	begun bool // the response is under way: nothing else can be said to the client, so it is not shed
+
 	mu     sync.Mutex
 	stop   func() // nil: nobody looks yet
 	over   bool
@@ -37,7 +39,7 @@ func (w *work) watch() {
 	if w.vigil != nil || w.pumping() {
 		return
 	}
-	w.vigil = &vigil{w: w, up: w.up}
+	w.vigil = &vigil{w: w, up: w.up, begun: w.begun}
 	if w.Sent && !w.begun { // a wait that is long enough to be watched needs no buffer for what was sent
 		w.d.Give(w.out[:cap(w.out)])
 		w.out = nil
@@ -122,7 +124,9 @@ func (v *vigil) begin() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.over && v.stop == nil {
-		v.w.c.Hold(listener.Stalled, 3*bufferSize)
+		if !v.begun {
+			v.w.c.Hold(listener.Stalled, 3*bufferSize)
+		}
 		v.stop = v.w.c.Watch(v.w.d, v.left)
 	}
 }
