@@ -56,12 +56,20 @@ func TestRollingUpdateLosesNothing(t *testing.T) {
 		}
 		return err
 	})
+	if err == nil { // a busy machine makes few requests in the time of an update
+		err = c.Wait(ctx, "20 requests", func(context.Context) error {
+			if n := good.Load() + bad.Load(); n < 20 {
+				return fmt.Errorf("%d were made", n)
+			}
+			return nil
+		})
+	}
 	stop()
 	<-done
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bad.Load() > 0 || good.Load() < 20 {
+	if bad.Load() > 0 {
 		t.Errorf("%d requests failed and %d succeeded during the update", bad.Load(), good.Load())
 	}
 }
