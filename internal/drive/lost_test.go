@@ -531,29 +531,6 @@ func TestSlowReaderIsTakenForAStalledOne(t *testing.T) {
 	}
 }
 
-// TestWatchedClientIsNotHeardInARelay: a client that was watched while its upgrade took long is read by the relay alone.
-func TestWatchedClientIsNotHeardInARelay(t *testing.T) {
-	b := edgetest.Backend(t, func(c net.Conn) {
-		r := bufio.NewReader(c)
-		if _, err := http.ReadRequest(r); err != nil {
-			return
-		}
-		time.Sleep(300 * time.Millisecond) // a backend that takes its time
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-		_, _ = io.Copy(c, r)
-	})
-	c := one(t, b).Dial()
-	c.Send("GET / HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket\n\n")
-	if res, err := http.ReadResponse(c.R, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("got %v, %v; want 101", res, err)
-	}
-	c.Send("echo")
-	p := make([]byte, 4)
-	if _, err := io.ReadFull(c.R, p); err != nil || string(p) != "echo" {
-		t.Errorf("relayed %q, %v; want echo", p, err)
-	}
-}
-
 // TestRefusedBodyHoldsItsExchange: a refused request is over when its answer is written, not when the body that nobody wants has come.
 func TestRefusedBodyHoldsItsExchange(t *testing.T) {
 	r := one(t, echo(t))

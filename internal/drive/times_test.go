@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,30 +62,5 @@ func TestPanicLooksLikeTheEnd(t *testing.T) {
 	p, err := io.ReadAll(res.Body)
 	if err == nil {
 		t.Errorf("%q looks like a whole body of %d", p, res.StatusCode)
-	}
-}
-
-// TestGoneBehindAFullPipe: a client that goes away is noticed while the backend takes nothing of its upload.
-func TestGoneBehindAFullPipe(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
-	b := edgetest.Backend(t, func(net.Conn) { <-release })
-	r := one(t, b)
-	c := r.Dial()
-	c.Send("POST / HTTP/1.1\nHost: a\nContent-Length: 100000000\n\n")
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	for p := make([]byte, 1<<20); ; {
-		if _, err := c.Write(p); err != nil {
-			break
-		}
-	}
-	_ = c.Conn.(*net.TCPConn).SetLinger(0)
-	c.Close()
-	at := time.Now()
-	if line := r.Log.Next(t); !strings.Contains(line, "client_gone") {
-		t.Errorf("log line %s does not say client_gone", line)
-	}
-	if d := time.Since(at); d > 4*time.Second {
-		t.Errorf("noticed after %v", d)
 	}
 }
